@@ -1,0 +1,1 @@
+//! How few bytes hold a mosaic or a tensor.

@@ -1,0 +1,1 @@
+//! How complex are the weights: the Block Decomposition Method and block entropy.

@@ -1,0 +1,1 @@
+//! Which values make up which block, and how a tensor comes back from motifs.

@@ -1,0 +1,1 @@
+//! Which `k` motifs represent the blocks: selection and Lloyd refinement.

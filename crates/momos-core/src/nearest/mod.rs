@@ -1,0 +1,1 @@
+//! Which motif is nearest to each block, exactly.

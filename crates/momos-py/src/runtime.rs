@@ -1,0 +1,127 @@
+//! How a heavy call runs: outside the interpreter, watched for Ctrl-C, its errors mapped.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use momos_core::{Error, ErrorKind, Monitor};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+
+mod errors {
+    pyo3::import_exception!(momos_rs.errors, CorruptionError);
+    pyo3::import_exception!(momos_rs.errors, InsufficientDataError);
+    pyo3::import_exception!(momos_rs.errors, InvalidArgumentError);
+    pyo3::import_exception!(momos_rs.errors, MomosError);
+    pyo3::import_exception!(momos_rs.errors, UnsupportedVersionError);
+}
+
+/// How often a running computation's watcher looks for signals and reports progress.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The core's error as the Python exception of the same kind.
+pub fn to_python_error(error: Error) -> PyErr {
+    let message = error.message().to_owned();
+    match error.kind() {
+        ErrorKind::Corruption => errors::CorruptionError::new_err(message),
+        ErrorKind::InsufficientData => errors::InsufficientDataError::new_err(message),
+        ErrorKind::UnsupportedVersion => errors::UnsupportedVersionError::new_err(message),
+        ErrorKind::InvalidArgument => errors::InvalidArgumentError::new_err(message),
+        ErrorKind::Interrupted => PyKeyboardInterrupt::new_err(message),
+        _ => errors::MomosError::new_err(message),
+    }
+}
+
+/// A caller's mistake that only the binding can see.
+pub fn invalid_argument(message: impl Into<String>) -> PyErr {
+    to_python_error(Error::invalid_argument(message))
+}
+
+/// Runs `work` on its own thread without the interpreter lock; meanwhile this thread handles
+/// signals and calls `progress(done)`. A signal handler or a callback that raises cancels the work, and its
+/// exception is what the caller sees.
+///
+/// With `threads` the work runs in a rayon pool of that size, else in the global one.
+pub fn run<T, F>(
+    py: Python<'_>,
+    threads: Option<usize>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: F,
+) -> PyResult<T>
+where
+    T: Send,
+    F: FnOnce(&Monitor) -> Result<T, Error> + Send,
+{
+    let pool = match threads {
+        None => None,
+        Some(0) => return Err(invalid_argument("threads must be at least 1")),
+        Some(count) => Some(
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(count)
+                .build()
+                .map_err(|error| {
+                    invalid_argument(format!("cannot start {count} threads: {error}"))
+                })?,
+        ),
+    };
+    let monitor = Monitor::new();
+    let progress = progress.map(|callback| callback.clone().unbind());
+    let (result, interruption) = py.detach(|| {
+        std::thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            let monitor = &monitor;
+            scope.spawn(move || {
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match &pool {
+                        Some(pool) => pool.install(|| work(monitor)),
+                        None => work(monitor),
+                    }));
+                // The receiver outlives this thread, so sending cannot fail.
+                let _ = sender.send(outcome);
+            });
+            let mut interruption = None;
+            let outcome = loop {
+                match receiver.recv_timeout(POLL_INTERVAL) {
+                    Ok(outcome) => break outcome,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        unreachable!("the worker always answers")
+                    }
+                    Err(RecvTimeoutError::Timeout) if interruption.is_none() => {
+                        if let Err(error) =
+                            Python::attach(|py| look(py, monitor, progress.as_ref()))
+                        {
+                            monitor.cancel();
+                            interruption = Some(error);
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+            };
+            (outcome, interruption)
+        })
+    });
+    if let Some(error) = interruption {
+        return Err(error);
+    }
+    match result {
+        Ok(outcome) => outcome.map_err(to_python_error),
+        Err(panic) => {
+            // A panic would cross into Python as a BaseException that `except Exception` misses.
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("unknown");
+            Err(errors::MomosError::new_err(format!(
+                "internal error, please report it: {message}"
+            )))
+        }
+    }
+}
+
+fn look(py: Python<'_>, monitor: &Monitor, progress: Option<&Py<PyAny>>) -> PyResult<()> {
+    py.check_signals()?;
+    if let Some(callback) = progress {
+        callback.call1(py, (monitor.done(),))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+"""Measure, simplify and pack neural networks as mosaics of motifs."""
