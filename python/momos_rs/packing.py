@@ -9,7 +9,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -21,7 +21,7 @@ from . import _core, checkpoint, defaults
 from .archive import Archive, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
 from .checkpoint import Checkpoint, Entry
-from .dtypes import MOSAIC_DTYPES, dtype
+from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .files import check_target
 from .mosaic import Mosaic, Progress, build_mosaic, mosaic_bound
@@ -391,9 +391,7 @@ def _pack(
         }
         if isinstance(target, Path):
             assert overwrite is not None
-            summary = write_archive(
-                target, model, mosaic, members, overwrite=overwrite, **common
-            )
+            summary = write_archive(target, model, mosaic, members, overwrite=overwrite, **common)
         else:
             summary = write_sections(target, None, model, mosaic, members, **common)
     with watch.phase("measure"):
@@ -492,8 +490,7 @@ def _report(
         bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(mosaic.dtype).itemsize)
         if mosaic.exact:
             notes.append(
-                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: "
-                "the mosaic is exact"
+                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: the mosaic is exact"
             )
     coded = 8 * (summary.section_bytes["motifs"] + summary.section_bytes["indices"])
     return PackReport(
