@@ -177,8 +177,8 @@ class _Finder:
             elif key in tensors:
                 result.add(key, tensors[key], self._source)
             else:
-                if tensors and isinstance(value, PickledObject) and holds_tensors(value):
-                    raise self._refusal(value, _join(path, key))
+                if tensors:
+                    self._check_left_out(value, _join(path, key))
                 result.leave_out([_join(path, key)], self._source)
         return result
 
@@ -195,6 +195,18 @@ class _Finder:
             found = self.find(value, _join(path, key), depth + 1)
             if found is not None:
                 yield key, found
+
+    def _check_left_out(self, value: Any, path: str) -> None:
+        """Makes sure that what stands among tensors and is not one is not a weight in disguise."""
+        if isinstance(value, PickledObject) and holds_tensors(value):
+            raise self._refusal(value, path)
+        if isinstance(value, tuple) and any(
+            isinstance(each, torch.Tensor) and each.is_quantized for each in value
+        ):
+            raise InvalidArgumentError(
+                f"{path!r} in {self._source} holds packed quantised weights, which cannot be "
+                "carried; take the model from before its quantisation"
+            )
 
     def _refusal(self, value: PickledObject, path: str) -> UnsafeFileError:
         what = f"{path!r} in {self._source}" if path else self._source
