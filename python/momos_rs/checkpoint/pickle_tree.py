@@ -59,11 +59,13 @@ Refer = Callable[[StorageReference], None]
 
 _PLAIN_CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": dict,
-    "builtins.dict": dict,
-    "builtins.set": set,
-    "__builtin__.set": set,
     "torch.Size": tuple,
-    "builtins.complex": complex,
+    # Protocols before 3 name the built-ins as Python 2 did.
+    **{
+        f"{module}.{kind.__name__}": kind
+        for module in ("builtins", "__builtin__")
+        for kind in (complex, dict, frozenset, list, set, tuple)
+    },
 }
 
 
@@ -95,7 +97,9 @@ def read_pickle(
         IndexError,
         KeyError,
         AttributeError,
+        MemoryError,
         OverflowError,
+        RecursionError,
         struct.error,
     ) as error:
         if _ENDS_EARLY.search(str(error)):
@@ -255,6 +259,9 @@ class _Machine:
         self._stack.append(Global(str(module), str(name)))
 
     def _do_persid(self, key: Any) -> None:
+        if isinstance(key, tuple) and key[:1] == ("module",) and isinstance(key[1], Global):
+            self._stack.append(key[1])  # the older format refers to classes of modules so
+            return
         reference = StorageReference(key)
         if self._refer is not None:
             self._refer(reference)

@@ -91,7 +91,7 @@ def _to_checkpoint(root: Any, path: Path) -> Checkpoint:
 def _load_with_code(path: Path, *, mmap: bool) -> Any:
     try:
         return _load(path, weights_only=False, mmap=mmap)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise UnsafeFileError(
             f"{path} needs code that is not installed: {_one_line(error)}"
         ) from error
@@ -103,6 +103,9 @@ def _load(path: Path, *, weights_only: bool, mmap: bool) -> Any:
     with warnings.catch_warnings():
         # torch warns of its own internals here (TypedStorage, experimental element types).
         warnings.simplefilter("ignore")
+        if path.suffix.lower() == ".safetensors":  # which torch.load believes, unlike us
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=weights_only)
         return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mmap)
 
 
