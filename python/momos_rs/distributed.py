@@ -15,6 +15,7 @@ processes there are: it is the projection that one process would have made.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -185,4 +186,4 @@ def _bounds_of_chunks(shape: torch.Size, shards: int) -> tuple[tuple[int, int], 
     width = shape.numel() // rows if rows else 0
     step = -(-rows // shards)
     edges = [min(shard * step, rows) * width for shard in range(shards + 1)]
-    return tuple(zip(edges[:-1], edges[1:], strict=True))
+    return tuple(pairwise(edges))

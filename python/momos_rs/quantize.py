@@ -32,13 +32,18 @@ __all__ = [
 
 
 class _StraightThroughRound(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, values: Tensor) -> Tensor:  # noqa: ARG004
-        return torch.round(values)
+    """Rounds to whole levels. The gradient is one everywhere, also at the outermost levels."""
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override] # noqa: ARG004
-        return gradient
+    def forward(ctx: object, values: Tensor, levels: int) -> Tensor:  # noqa: ARG004
+        return torch.round(values).clamp(-levels, levels)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: object,  # noqa: ARG004
+        gradient: Tensor,
+    ) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def fake_quantize(weights: Tensor, bits: int) -> Tensor:
@@ -61,8 +66,8 @@ def fake_quantize(weights: Tensor, bits: int) -> Tensor:
     largest = weights.detach().abs().amax()
     # Data-dependent branches would break compiled graphs: a zero tensor divides by one instead.
     scale = torch.where(largest > 0, largest / levels, torch.ones_like(largest))
-    rounded: Tensor = _StraightThroughRound.apply(weights / scale)
-    return scale * rounded.clamp(-levels, levels)
+    rounded: Tensor = _StraightThroughRound.apply(weights / scale, levels)
+    return scale * rounded
 
 
 class FakeQuantizer(nn.Module):
@@ -188,7 +193,7 @@ def _quantizer_of(module: nn.Module) -> FakeQuantizer | None:
     if not parametrize.is_parametrized(module, "weight"):
         return None
     chain = module.parametrizations["weight"]  # type: ignore[index,union-attr]
-    return next((each for each in chain if isinstance(each, FakeQuantizer)), None)  # type: ignore[union-attr]
+    return next((each for each in chain if isinstance(each, FakeQuantizer)), None)
 
 
 def _check_bits(bits: int) -> None:

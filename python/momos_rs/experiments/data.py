@@ -155,13 +155,13 @@ def _mnist1d(folder: Path | None, download: bool) -> Data:  # noqa: ARG001
     except ImportError:
         raise _missing("mnist1d", "mnist1d") from None
     # The generator seeds Python's and numpy's global randomness; the caller's is put back.
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.get_rng_state()
     try:
         made: dict[str, Any] = make_dataset(get_dataset_args())
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
 
     def split(inputs: str, labels: str) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def build_model(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         )
     if len(shape) != 3:
         raise InvalidArgumentError(f"model {name!r} takes images, not inputs of shape {shape}")
-    sizes = {"img_size": shape[-1]} if _takes_image_size(name) else {}
+    sizes: dict[str, Any] = {"img_size": shape[-1]} if _takes_image_size(name) else {}
     made: nn.Module = timm.create_model(
         name, pretrained=False, in_chans=shape[0], num_classes=classes, **sizes
     )

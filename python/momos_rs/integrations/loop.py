@@ -81,16 +81,12 @@ class Projector:
 
     def _tick(self, unit: str) -> ProjectionStats | None:
         self._trained[unit] += 1
-        if unit == "step":
-            self._changed = True
-        elif self._steps_are_not_told():
+        # A loop that does not tell its steps has made some by the end of an epoch.
+        if unit == "step" or self._trained["step"] == 0:
             self._changed = True
         if unit != self.schedule.unit or not self.schedule.due(self._trained[unit]):
             return None
         return self._project()
-
-    def _steps_are_not_told(self) -> bool:
-        return self._trained["step"] == 0
 
     def _project(self) -> ProjectionStats:
         capacity = self.schedule.capacity

@@ -31,6 +31,8 @@ class MotifTable(nn.Module):
         motifs: The trainable parameter, (k, s).
     """
 
+    trainable: Tensor | None
+
     def __init__(self, motifs: Tensor, *, keep_zero: bool = False) -> None:
         super().__init__()
         self.motifs = nn.Parameter(motifs.detach().clone())
@@ -39,7 +41,7 @@ class MotifTable(nn.Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         """The motifs of blocks: (blocks,) indices to (blocks, s)."""
-        motifs = self.motifs
+        motifs: Tensor = self.motifs
         if self.trainable is not None:
             motifs = motifs * self.trainable
         return nn.functional.embedding(indices, motifs)

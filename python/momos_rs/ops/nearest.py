@@ -33,7 +33,7 @@ def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
 
 
 @_nearest_motifs.register_fake
-def _(blocks: Tensor, motifs: Tensor) -> Tensor:
+def _(blocks: Tensor, motifs: Tensor) -> Tensor:  # noqa: ARG001
     return blocks.new_empty((blocks.shape[0],), dtype=torch.int64)
 
 
@@ -66,4 +66,5 @@ def nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
         raise InvalidArgumentError(
             f"blocks are on {blocks.device} and motifs on {motifs.device}; move one of them"
         )
-    return _nearest_motifs(blocks.detach(), motifs.detach())
+    nearest: Tensor = _nearest_motifs(blocks.detach(), motifs.detach())
+    return nearest

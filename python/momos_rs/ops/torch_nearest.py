@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,14 +21,14 @@ def nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
     """
     if blocks.dtype == torch.float64:
         return nearest_motifs_float64(blocks, motifs)
-    blocks, motifs = scaled_to_one(blocks, motifs)
+    scaled_blocks, scaled_motifs = scaled_to_one(blocks, motifs)
     step = max(1, _DISTANCES_AT_ONCE // motifs.shape[0])
     nearest = torch.empty(blocks.shape[0], dtype=torch.int64, device=blocks.device)
     doubtful = torch.empty(blocks.shape[0], dtype=torch.bool, device=blocks.device)
     margin = relative_margin(blocks.shape[1])
     for begin in range(0, blocks.shape[0], step):
         rows = slice(begin, begin + step)
-        distances = _squared_distances(blocks[rows], motifs)
+        distances = _squared_distances(scaled_blocks[rows], scaled_motifs)
         best, nearest[rows] = distances.min(dim=1)
         limit = best * (1 + margin) + absolute_margin(blocks.shape[1])
         doubtful[rows] = (distances <= limit[:, None]).sum(dim=1) > 1
@@ -54,13 +56,13 @@ def scaled_to_one(blocks: Tensor, motifs: Tensor) -> tuple[Tensor, Tensor]:
     """Both times the power of two that brings the largest magnitude near one.
 
     Squares of float32 values underflow below 1e-19 and overflow above 1e19; scaling by a power of
-    two is exact and leaves the order of distances as it is.
+    two rounds nothing but what becomes subnormal, which the absolute margin covers.
     """
     if not blocks.shape[0]:
         return blocks, motifs
     largest = torch.maximum(blocks.abs().amax(), motifs.abs().amax())
-    exponent = torch.frexp(largest).exponent.clamp(-100, 100)
-    factor = torch.exp2(-exponent.to(blocks.dtype))
+    exponent = math.frexp(float(largest))[1]
+    factor = 2.0 ** -max(-100, min(exponent, 100))
     return blocks * factor, motifs * factor
 
 

@@ -39,7 +39,7 @@ class _Piece:
 
     @property
     def owned(self) -> int:
-        return self.rows.stop - self.rows.start
+        return int(self.rows.stop - self.rows.start)
 
     @property
     def first_global(self) -> int:

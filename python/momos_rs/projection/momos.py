@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ Method = Literal["random", "kmeans", "warm"]
 METHODS: tuple[Method, ...] = ("random", "kmeans", "warm")
 
 Select = Callable[[int, int, torch.Generator], Tensor | Sequence[int]]
-"""From the number of blocks, the number of motifs to draw and a seeded generator to block indices."""
+"""From the number of blocks, the number of motifs to draw and a generator to block indices."""
 
 DEFAULT_ITERATIONS = 5
 
@@ -294,7 +294,7 @@ class MoMos:
                 f"select must return {count} block indices, not a tensor of shape "
                 f"{tuple(chosen.shape)} and {chosen.dtype}"
             )
-        if count and not (0 <= int(chosen.min()) and int(chosen.max()) < blocks.m):
+        if count and (int(chosen.min()) < 0 or int(chosen.max()) >= blocks.m):
             raise InvalidArgumentError(f"select returned block indices outside 0..{blocks.m - 1}")
         return blocks.take(chosen.to(torch.int64))
 
@@ -304,7 +304,7 @@ def _assign(blocks: Tensor, motifs: Tensor) -> Tensor:
 
     if not len(blocks):
         return torch.empty(0, dtype=torch.int64, device=blocks.device)
-    return cast(Tensor, nearest_motifs(blocks, motifs))
+    return nearest_motifs(blocks, motifs)
 
 
 def _whole(name: str, value: int, least: int, most: int | None) -> int:
