@@ -80,21 +80,22 @@ def assert_same_stats(got: ProjectionStats, expected: ProjectionStats) -> None:
 def fsdp_equals_one_process(rank: int, world: int) -> None:
     from torch.distributed.tensor import DTensor
 
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        for method in ("random", "kmeans", "warm"):
-            for s in (1, 3, 4, 16, 49):
-                single = spread_model(dtype)
-                model = shard(copy.deepcopy(single))
-                assert isinstance(next(model.parameters()), DTensor)
-                here = MoMos(s, capacity=0.4, method=method)  # type: ignore[arg-type]
-                there = MoMos(s, capacity=0.4, method=method)  # type: ignore[arg-type]
-                for _ in range(2):
-                    expected, got = there(single), here(model)
-                    assert_same_stats(got, expected)
-                    assert_equal(model, single)
-                    assert got.mosaic is None
-                    move(single)
-                    move(model)
+    cases = [(torch.float32, "random", s) for s in (1, 3, 4, 16, 49)]
+    cases += [(torch.float32, "kmeans", 4), (torch.float32, "warm", 3)]
+    cases += [(torch.bfloat16, "warm", 4), (torch.float64, "kmeans", 4)]
+    for dtype, method, s in cases:
+        single = spread_model(dtype)
+        model = shard(copy.deepcopy(single))
+        assert isinstance(next(model.parameters()), DTensor)
+        here = MoMos(s, capacity=0.4, method=method)  # type: ignore[arg-type]
+        there = MoMos(s, capacity=0.4, method=method)  # type: ignore[arg-type]
+        for _ in range(2):
+            expected, got = there(single), here(model)
+            assert_same_stats(got, expected)
+            assert_equal(model, single)
+            assert got.mosaic is None
+            move(single)
+            move(model)
 
 
 def fsdp_training_goes_on(rank: int, world: int) -> None:
