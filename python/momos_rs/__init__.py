@@ -1,1 +1,96 @@
-"""Measure, simplify and pack neural networks as mosaics of motifs."""
+"""Measure, simplify and pack neural networks as mosaics of motifs.
+
+The reference tool for the algorithmic simplicity of neural networks (Mosaic-of-Motifs,
+arXiv 2602.14896). Names below are imported from their modules when they are first used, so that
+importing the package is quick and does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from ._core import __version__
+from .errors import (
+    CorruptionError,
+    InsufficientDataError,
+    InvalidArgumentError,
+    MomosError,
+    UnsafeFileError,
+    UnsupportedVersionError,
+)
+
+if TYPE_CHECKING:
+    from .archive import Archive
+    from .archive import open_archive as open  # noqa: A004
+    from .mosaic import Mosaic, build_mosaic, mosaic_bound, motif_count
+    from .nearest import nearest_motifs
+    from .packing import (
+        load,
+        pack,
+        pack_file,
+        save,
+        unpack,
+        unpack_file,
+        verify_file,
+    )
+    from .report import PackReport
+
+__all__ = [
+    "Archive",
+    "CorruptionError",
+    "InsufficientDataError",
+    "InvalidArgumentError",
+    "MomosError",
+    "Mosaic",
+    "PackReport",
+    "UnsafeFileError",
+    "UnsupportedVersionError",
+    "__version__",
+    "build_mosaic",
+    "errors",
+    "load",
+    "mosaic_bound",
+    "motif_count",
+    "nearest_motifs",
+    "open",
+    "pack",
+    "pack_file",
+    "save",
+    "unpack",
+    "unpack_file",
+    "verify_file",
+]
+
+_HOMES = {
+    "Archive": ("archive", "Archive"),
+    "Mosaic": ("mosaic", "Mosaic"),
+    "PackReport": ("report", "PackReport"),
+    "build_mosaic": ("mosaic", "build_mosaic"),
+    "load": ("packing", "load"),
+    "mosaic_bound": ("mosaic", "mosaic_bound"),
+    "motif_count": ("mosaic", "motif_count"),
+    "nearest_motifs": ("nearest", "nearest_motifs"),
+    "open": ("archive", "open_archive"),
+    "pack": ("packing", "pack"),
+    "pack_file": ("packing", "pack_file"),
+    "save": ("packing", "save"),
+    "unpack": ("packing", "unpack"),
+    "unpack_file": ("packing", "unpack_file"),
+    "verify_file": ("packing", "verify_file"),
+}
+"""Module and name of what is imported lazily."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,108 @@
+"""The Rust core. Private: what is public is re-exported by :mod:`momos_rs`.
+
+Every heavy function releases the interpreter lock and can be interrupted. ``threads`` is the
+number of threads (all cores by default), ``progress`` is called every 50 ms with the work done.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypedDict, final, overload
+
+import numpy as np
+import numpy.typing as npt
+
 __version__: str
+
+_Bytes = npt.NDArray[np.uint8]
+_Indices = npt.NDArray[np.uint32]
+_Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_Progress = Callable[[int], object]
+
+# ---- layout
+
+class _Survey(TypedDict):
+    first_non_finite: int | None
+    sum_of_squares: float
+    zeros: int
+
+class _Difference(TypedDict):
+    distortion: float
+    sum_of_squares: float
+    largest: float
+    changed: int
+
+def block_count(elements: int, block_size: int) -> int: ...
+@overload
+def gather_blocks(
+    tensors: Sequence[tuple[_Bytes, str]],
+    block_size: int,
+    *,
+    wide: Literal[False] = False,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> npt.NDArray[np.float32]: ...
+@overload
+def gather_blocks(
+    tensors: Sequence[tuple[_Bytes, str]],
+    block_size: int,
+    *,
+    wide: bool,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> _Floats: ...
+def scatter_blocks(
+    motifs: _Floats,
+    indices: _Indices,
+    elements: int,
+    dtype: str,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> _Bytes: ...
+def survey_tensor(
+    tensor: _Bytes,
+    dtype: str,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> _Survey: ...
+def compare_tensors(
+    original: _Bytes,
+    other: _Bytes,
+    dtype: str,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> _Difference: ...
+
+# ---- codec
+
+def digest(data: _Bytes) -> str: ...
+def canonical_order(
+    table: _Bytes, block_size: int, dtype: str, counts: npt.NDArray[np.uint64]
+) -> tuple[_Indices, list[int]]: ...
+def regroup_motifs(table: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
+def restore_motifs(regrouped: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
+def split_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
+def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
+
+@final
+class IndexCode:
+    def __new__(cls, length_counts: Sequence[int]) -> IndexCode: ...
+    @property
+    def motifs(self) -> int: ...
+    def encode(
+        self,
+        indices: _Indices,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Bytes: ...
+    def decode(
+        self,
+        stream: _Bytes,
+        blocks: int,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices: ...
+    def worst_case(self, blocks: int) -> int: ...

@@ -20,7 +20,7 @@ class DType:
     Attributes:
         name: Its name in archives and reports.
         itemsize: Bytes per element.
-        torch: Its attribute name in torch.
+        torch: Its attribute name in torch; older versions may lack it.
         numpy: Its numpy name, or None where numpy has no such type.
         floating: Whether it is a real floating type.
         safetensors: Whether a safetensors file may hold it under this name.
@@ -44,8 +44,8 @@ DTYPES: dict[str, DType] = {
         DType("F8_E4M3", 1, "float8_e4m3fn", None, floating=True),
         DType("F8_E5M2", 1, "float8_e5m2", None, floating=True),
         DType("F8_E8M0", 1, "float8_e8m0fnu", None, floating=True),
-        DType("F8_E4M3FNUZ", 1, "float8_e4m3fnuz", None, floating=True, safetensors=False),
-        DType("F8_E5M2FNUZ", 1, "float8_e5m2fnuz", None, floating=True, safetensors=False),
+        DType("F8_E4M3FNUZ", 1, "float8_e4m3fnuz", None, floating=True),
+        DType("F8_E5M2FNUZ", 1, "float8_e5m2fnuz", None, floating=True),
         DType("I64", 8, "int64", "<i8"),
         DType("I32", 4, "int32", "<i4"),
         DType("I16", 2, "int16", "<i2"),
@@ -58,6 +58,14 @@ DTYPES: dict[str, DType] = {
         DType("C128", 16, "complex128", "<c16", safetensors=False),
         DType("C64", 8, "complex64", "<c8"),
         DType("C32", 4, "complex32", None, safetensors=False),
+        DType("BC32", 4, "bcomplex32", None, safetensors=False),
+        # Two four-bit floats to the byte; safetensors counts them singly, as "F4".
+        DType("F4_X2", 1, "float4_e2m1fn_x2", None, safetensors=False),
+        DType("BITS16", 2, "bits16", None, safetensors=False),
+        DType("BITS8", 1, "bits8", None, safetensors=False),
+        DType("BITS1X8", 1, "bits1x8", None, safetensors=False),
+        DType("BITS2X4", 1, "bits2x4", None, safetensors=False),
+        DType("BITS4X2", 1, "bits4x2", None, safetensors=False),
     )
 }
 

@@ -19,6 +19,7 @@
 pub mod codec;
 pub mod complexity;
 pub mod error;
+pub mod float;
 pub mod layout;
 pub mod limits;
 pub mod monitor;

@@ -1,7 +1,195 @@
 //! Bindings of the core's `codec` module.
 
+use momos_core::codec::planes::Rotation;
+use momos_core::codec::prefix_code::PrefixCode;
+use momos_core::codec::{self, indices, motif_table, planes};
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+use crate::arrays::{Bytes, contiguous, float_type};
+use crate::runtime::{invalid_argument, run, to_python_error};
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(digest, module)?)?;
+    module.add_function(wrap_pyfunction!(canonical_order, module)?)?;
+    module.add_function(wrap_pyfunction!(regroup_motifs, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_motifs, module)?)?;
+    module.add_function(wrap_pyfunction!(split_planes, module)?)?;
+    module.add_function(wrap_pyfunction!(join_planes, module)?)?;
+    module.add_class::<IndexCode>()?;
     Ok(())
+}
+
+/// The XXH3-128 digest of bytes (1-D uint8), as 32 hexadecimal digits.
+#[pyfunction]
+fn digest(py: Python<'_>, data: Bytes<'_>) -> PyResult<String> {
+    let data = contiguous(&data)?;
+    run(py, None, None, |_| Ok(codec::digest(data)))
+}
+
+/// The order of a mosaic's motifs in an archive.
+///
+/// `table` holds the motifs' elements as bytes, `counts` (uint64) how many blocks each represents.
+/// Returns the old numbers of the motifs in use in their new order (uint32), and the number of
+/// motifs of each code length.
+#[pyfunction]
+fn canonical_order<'py>(
+    py: Python<'py>,
+    table: Bytes<'py>,
+    block_size: usize,
+    dtype: &str,
+    counts: PyReadonlyArray1<'py, u64>,
+) -> PyResult<(Bound<'py, PyArray1<u32>>, Vec<u64>)> {
+    let float = float_type(dtype)?;
+    let table = contiguous(&table)?;
+    let counts = counts
+        .as_slice()
+        .map_err(|_| invalid_argument("counts must be contiguous"))?;
+    let canonical = run(py, None, None, |_| {
+        motif_table::canonical_order(table, block_size, float, counts)
+    })?;
+    Ok((
+        PyArray1::from_vec(py, canonical.order),
+        canonical.length_counts,
+    ))
+}
+
+/// Regroups a table of motifs (bytes) for a general compressor.
+#[pyfunction]
+fn regroup_motifs<'py>(
+    py: Python<'py>,
+    table: Bytes<'py>,
+    block_size: usize,
+    dtype: &str,
+    motifs: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (float, table) = (float_type(dtype)?, contiguous(&table)?);
+    let out = run(py, None, None, |_| {
+        motif_table::regroup(table, block_size, float, motifs)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Inverts `regroup_motifs`.
+#[pyfunction]
+fn restore_motifs<'py>(
+    py: Python<'py>,
+    regrouped: Bytes<'py>,
+    block_size: usize,
+    dtype: &str,
+    motifs: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (float, regrouped) = (float_type(dtype)?, contiguous(&regrouped)?);
+    let out = run(py, None, None, |_| {
+        motif_table::restore(regrouped, block_size, float, motifs)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Spreads elements of `size` bytes into byte planes, each element rotated left by one bit first
+/// if `rotate`.
+#[pyfunction]
+fn split_planes<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    size: usize,
+    rotate: bool,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let data = contiguous(&data)?;
+    let out = run(py, None, None, |_| {
+        planes::split(data, size, rotation(rotate))
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Inverts `split_planes`.
+#[pyfunction]
+fn join_planes<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    size: usize,
+    rotate: bool,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let data = contiguous(&data)?;
+    let out = run(py, None, None, |_| {
+        planes::join(data, size, rotation(rotate))
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+fn rotation(rotate: bool) -> Rotation {
+    if rotate {
+        Rotation::Left
+    } else {
+        Rotation::None
+    }
+}
+
+/// The prefix code of a mosaic's indices, known from the number of motifs of each code length.
+#[pyclass(frozen, module = "momos_rs._core")]
+struct IndexCode {
+    code: PrefixCode,
+}
+
+#[pymethods]
+impl IndexCode {
+    #[new]
+    fn new(length_counts: Vec<u64>) -> PyResult<Self> {
+        let code = PrefixCode::from_length_counts(&length_counts).map_err(to_python_error)?;
+        Ok(Self { code })
+    }
+
+    /// Number of motifs.
+    #[getter]
+    fn motifs(&self) -> usize {
+        self.code.symbols()
+    }
+
+    /// The stream of a tensor's indices (uint32, canonical numbers), as uint8.
+    #[pyo3(signature = (indices, *, threads=None, progress=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        indices: PyReadonlyArray1<'py, u32>,
+        threads: Option<usize>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<u8>>> {
+        let indices = indices
+            .as_slice()
+            .map_err(|_| invalid_argument("indices must be contiguous"))?;
+        let stream = run(py, threads, progress, |monitor| {
+            indices::encode(indices, &self.code, monitor)
+        })?;
+        Ok(PyArray1::from_vec(py, stream))
+    }
+
+    /// The `blocks` indices of a stream, as uint32.
+    #[pyo3(signature = (stream, blocks, *, threads=None, progress=None))]
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        stream: Bytes<'py>,
+        blocks: usize,
+        threads: Option<usize>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let stream = contiguous(&stream)?;
+        let out = run(py, threads, progress, |monitor| {
+            indices::decode(stream, blocks, &self.code, monitor)
+        })?;
+        Ok(PyArray1::from_vec(py, out))
+    }
+
+    /// Largest size in bytes of the stream of `blocks` indices.
+    fn worst_case(&self, blocks: usize) -> usize {
+        indices::worst_case(blocks, self.code.symbols())
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "IndexCode(motifs={}, longest={} bits)",
+            self.code.symbols(),
+            self.code.longest()
+        )
+    }
 }

@@ -3,6 +3,7 @@
 //! Nothing is computed here. Every function checks its arrays, leaves the interpreter, calls the
 //! core and turns its errors into `momos_rs.errors`. One file per module of the core.
 
+mod arrays;
 mod codec;
 mod complexity;
 mod layout;

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..dtypes import dtype
+from momos_rs.dtypes import dtype
 
 __all__ = ["Base", "Checkpoint", "Entry"]
 

@@ -1,1 +1,24 @@
 //! How few bytes hold a mosaic or a tensor.
+//!
+//! | module | codes |
+//! |---|---|
+//! | [`bits`] | single bits, most significant first |
+//! | [`prefix_code`] | motif indices as a canonical prefix code shared by a whole model |
+//! | [`indices`] | the index stream of one tensor, in independent chunks |
+//! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
+//! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
+//!
+//! The layout of every stream is written down in `docs/format.md`.
+
+pub mod bits;
+pub mod indices;
+pub mod motif_table;
+pub mod planes;
+pub mod prefix_code;
+
+/// The digest of sections and headers: XXH3 with 128 bits, as 32 lower-case hexadecimal digits.
+///
+/// It finds damage; it is no defence against forgery.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytes))
+}

@@ -1,0 +1,526 @@
+//! The bit-planes of a uniformly quantised matrix, counted in 4x4 blocks.
+//!
+//! Quantised bit-plane BDM (QuBD, arXiv 2605.15551) rounds every weight to one of `2^bits` levels
+//! between a low and a high end, and measures each bit of the level as a binary matrix of its own.
+//! No plane is ever written out: a strip of four rows is quantised in registers and cut into the
+//! keys of its blocks, a batch of keys is counted plane by plane.
+
+use rayon::prelude::*;
+
+use super::floats::{FloatType, Floats};
+use super::simd::{self, Level};
+use crate::{Error, Monitor, Result};
+
+/// Rows and columns of a block.
+pub const WIDTH: usize = 4;
+
+/// Number of distinct blocks.
+pub const KEYS: usize = 1 << (WIDTH * WIDTH);
+
+/// Most bits per level.
+pub const MAX_BITS: u32 = 16;
+
+/// Blocks counted at a time: as many as a 16-bit counter can hold of one kind.
+const BATCH: usize = u16::MAX as usize;
+
+/// Blocks quantised at a time: their rows, widened to float32, stay in the first-level cache.
+const SEGMENT: usize = 128;
+
+/// A range below this is taken for a constant, and all levels for 0.
+const CONSTANT_BELOW: f64 = 1e-8;
+
+/// A uniform quantiser: level `round((w - low) / step)`, ties to even, from 0 to `2^bits - 1`.
+///
+/// The arithmetic is that of the published definition on a tensor of the same type: float64 for
+/// float64 weights, float32 for all others (narrower ones are widened first).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantiser {
+    low: f64,
+    step: f64,
+    bits: u32,
+}
+
+impl Quantiser {
+    /// The quantiser of weights of that type between two ends.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidArgument`] unless `1 <= bits <= 16` and the ends are finite and
+    /// in order.
+    pub fn new(dtype: FloatType, low: f64, high: f64, bits: u32) -> Result<Self> {
+        if !(1..=MAX_BITS).contains(&bits) {
+            return Err(Error::invalid_argument(format!(
+                "{bits} bits per weight are not between 1 and {MAX_BITS}"
+            )));
+        }
+        let in_order = low <= high && low.is_finite() && high.is_finite();
+        if !in_order {
+            return Err(Error::invalid_argument(format!(
+                "cannot quantise between {low} and {high}"
+            )));
+        }
+        let levels = f64::from((1u32 << bits) - 1);
+        let step = if dtype == FloatType::F64 {
+            let range = high - low;
+            if range < CONSTANT_BELOW {
+                0.0
+            } else {
+                range / levels
+            }
+        } else {
+            let range = high as f32 - low as f32;
+            if range < CONSTANT_BELOW as f32 {
+                0.0
+            } else {
+                (range / levels as f32).into()
+            }
+        };
+        if !step.is_finite() {
+            return Err(Error::invalid_argument(format!(
+                "the range from {low} to {high} overflows"
+            )));
+        }
+        Ok(Self { low, step, bits })
+    }
+
+    /// Bits per level.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Step between levels; 0 if the range is taken for a constant.
+    pub fn step(&self) -> f64 {
+        self.step
+    }
+
+    /// The lowest end, level 0.
+    pub fn low(&self) -> f64 {
+        self.low
+    }
+
+    /// The level of a float64 weight; 0 for NaN.
+    #[inline]
+    pub fn level_f64(&self, weight: f64) -> u16 {
+        if self.step == 0.0 {
+            return 0;
+        }
+        let highest = f64::from((1u32 << self.bits) - 1);
+        let level = (weight - self.low) / self.step;
+        // Written so that NaN ends at 0.
+        let level = if level > 0.0 { level } else { 0.0 };
+        level.min(highest).round_ties_even() as u16
+    }
+
+    /// The level of a float32 weight; 0 for NaN.
+    #[inline]
+    pub fn level_f32(&self, weight: f32) -> u16 {
+        if self.step == 0.0 {
+            return 0;
+        }
+        let highest = ((1u32 << self.bits) - 1) as f32;
+        let level = (weight - self.low as f32) / self.step as f32;
+        let level = if level > 0.0 { level } else { 0.0 };
+        level.min(highest).round_ties_even() as u16
+    }
+}
+
+/// What becomes a binary matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Planes {
+    /// One plane: `w > 0`.
+    Signs,
+    /// The planes of the level, least significant first.
+    Levels(Quantiser),
+}
+
+impl Planes {
+    fn count(self) -> usize {
+        match self {
+            Self::Signs => 1,
+            Self::Levels(quantiser) => quantiser.bits as usize,
+        }
+    }
+}
+
+/// Counts the 4x4 blocks of every plane of a matrix of `columns` columns, rows one after another,
+/// in the partition that ignores what no whole block covers. Returns the counters of each plane by
+/// key. Reports weights to the monitor, counted by the rows they are in.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidArgument`] if the rows are not whole;
+/// [`crate::ErrorKind::Interrupted`].
+pub fn count(
+    weights: Floats<'_>,
+    columns: usize,
+    planes: Planes,
+    monitor: &Monitor,
+) -> Result<Vec<Vec<u64>>> {
+    let matrix = Matrix::new(weights, columns)?;
+    let (down, across) = (matrix.rows() / WIDTH, columns / WIDTH);
+    let blocks = down * across;
+    let batches = blocks.div_ceil(BATCH);
+    let counters = || Counters::new(planes.count());
+    let counted = (0..batches)
+        .into_par_iter()
+        .try_fold(counters, |mut counters, batch| {
+            let range = batch * BATCH..blocks.min((batch + 1) * BATCH);
+            counters.count(&matrix, across, range.clone(), planes, monitor)?;
+            monitor.advance((range.len() * WIDTH * WIDTH) as u64);
+            Ok(counters)
+        })
+        .try_reduce(counters, |left, right| Ok(left.join(right)))?;
+    monitor.advance((weights.len() - blocks * WIDTH * WIDTH) as u64);
+    Ok(counted.totals)
+}
+
+struct Matrix<'a> {
+    weights: Floats<'a>,
+    columns: usize,
+}
+
+impl<'a> Matrix<'a> {
+    fn new(weights: Floats<'a>, columns: usize) -> Result<Self> {
+        let whole = match columns {
+            0 => weights.is_empty(),
+            _ => weights.len().is_multiple_of(columns),
+        };
+        if !whole {
+            return Err(Error::invalid_argument(format!(
+                "{} weights are no whole rows of {columns}",
+                weights.len()
+            )));
+        }
+        Ok(Self { weights, columns })
+    }
+
+    fn rows(&self) -> usize {
+        self.weights.len().checked_div(self.columns).unwrap_or(0)
+    }
+
+    /// The four rows of a strip, from one column to another.
+    fn strip(&self, row: usize, from: usize, to: usize) -> [Floats<'a>; WIDTH] {
+        std::array::from_fn(|index| {
+            let start = (row + index) * self.columns;
+            self.weights.slice(start + from, start + to)
+        })
+    }
+}
+
+/// The counters of one thread, and its scratch space.
+struct Counters {
+    totals: Vec<Vec<u64>>,
+    small: Vec<u16>,
+    keys: Vec<u16>,
+}
+
+/// Room for one more vector of keys after the last.
+const SLACK: usize = simd::COLUMNS / WIDTH;
+
+impl Counters {
+    fn new(planes: usize) -> Self {
+        Self {
+            totals: vec![vec![0; KEYS]; planes],
+            small: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        for (left, right) in self.totals.iter_mut().zip(&other.totals) {
+            for (left, right) in left.iter_mut().zip(right) {
+                *left += right;
+            }
+        }
+        self
+    }
+
+    /// Counts blocks numbered along strips, `across` to a strip; at most [`BATCH`] of them.
+    fn count(
+        &mut self,
+        matrix: &Matrix<'_>,
+        across: usize,
+        blocks: std::ops::Range<usize>,
+        planes: Planes,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let stride = blocks.len() + SLACK;
+        self.keys.resize(stride * planes.count(), 0);
+        let mut block = blocks.start;
+        while block < blocks.end {
+            monitor.check()?;
+            let (strip, first) = (block / across, block % across);
+            let last = across.min(first + blocks.end - block).min(first + SEGMENT);
+            let rows = matrix.strip(strip * WIDTH, first * WIDTH, last * WIDTH);
+            let at = &mut self.keys[block - blocks.start..];
+            match planes {
+                Planes::Signs => sign_keys(rows, at),
+                Planes::Levels(quantiser) => level_keys(rows, quantiser, stride, at),
+            }
+            block += last - first;
+        }
+        self.small.resize(KEYS, 0);
+        let small: &mut [u16; KEYS] = self.small.as_mut_slice().try_into().expect("resized");
+        for (plane, totals) in self.totals.iter_mut().enumerate() {
+            for &key in &self.keys[plane * stride..][..blocks.len()] {
+                small[key as usize] += 1;
+            }
+            for (total, count) in totals.iter_mut().zip(small.iter_mut()) {
+                *total += u64::from(std::mem::take(count));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the keys of the sign plane of a strip.
+fn sign_keys(rows: [Floats<'_>; WIDTH], keys: &mut [u16]) {
+    let columns = rows[0].len();
+    let mut words = [[0u64; SEGMENT * WIDTH / 64]; WIDTH];
+    for (row, words) in rows.iter().zip(&mut words) {
+        simd::pack_signs(Level::best(), *row, &mut words[..columns.div_ceil(64)]);
+    }
+    for (block, key) in keys[..columns / WIDTH].iter_mut().enumerate() {
+        let bit = block * WIDTH;
+        *key = (0..WIDTH)
+            .map(|row| ((words[row][bit / 64] >> (bit % 64) & 15) as u16) << (row * WIDTH))
+            .sum();
+    }
+}
+
+/// Writes the keys of every plane of a strip, plane `p` from `p * stride` on; may overwrite up to
+/// [`SLACK`] keys behind each.
+fn level_keys(rows: [Floats<'_>; WIDTH], quantiser: Quantiser, stride: usize, keys: &mut [u16]) {
+    let columns = rows[0].len();
+    match rows[0].dtype() {
+        FloatType::F64 => level_keys_f64(rows, quantiser, stride, keys),
+        FloatType::F32 => {
+            // Straight from the weights, but for the last columns, which no vector fills.
+            let whole = columns / simd::COLUMNS * simd::COLUMNS;
+            let head = rows.map(|row| row.slice(0, whole).bytes().as_chunks().0);
+            simd::level_keys(Level::best(), head, quantiser, stride, keys);
+            if whole < columns {
+                let rest = rows.map(|row| row.slice(whole, columns));
+                level_keys_widened::<{ simd::COLUMNS }>(
+                    rest,
+                    quantiser,
+                    stride,
+                    &mut keys[whole / WIDTH..],
+                );
+            }
+        }
+        _ => level_keys_widened::<{ SEGMENT * WIDTH }>(rows, quantiser, stride, keys),
+    }
+}
+
+/// As [`level_keys`] by way of float32 copies, for at most `ROOM` columns.
+fn level_keys_widened<const ROOM: usize>(
+    rows: [Floats<'_>; WIDTH],
+    quantiser: Quantiser,
+    stride: usize,
+    keys: &mut [u16],
+) {
+    let columns = rows[0].len().next_multiple_of(simd::COLUMNS);
+    let mut values = [0f32; ROOM];
+    let mut wide = [[[0u8; 4]; ROOM]; WIDTH];
+    for (row, wide) in rows.iter().zip(&mut wide) {
+        row.widen_to_f32(&mut values);
+        for (pattern, value) in wide.iter_mut().zip(values) {
+            *pattern = value.to_le_bytes();
+        }
+    }
+    let strip = wide.each_ref().map(|row| &row[..columns]);
+    simd::level_keys(Level::best(), strip, quantiser, stride, keys);
+}
+
+fn level_keys_f64(
+    rows: [Floats<'_>; WIDTH],
+    quantiser: Quantiser,
+    stride: usize,
+    keys: &mut [u16],
+) {
+    let columns = rows[0].len();
+    let mut wide = [[0f64; SEGMENT * WIDTH]; WIDTH];
+    for (row, wide) in rows.iter().zip(&mut wide) {
+        row.widen_to_f64(wide);
+    }
+    for block in 0..columns / WIDTH {
+        let levels = std::array::from_fn(|element| {
+            let (row, column) = (element / WIDTH, element % WIDTH);
+            quantiser.level_f64(wide[row][block * WIDTH + column])
+        });
+        for (plane, key) in keys_of_levels(&levels, quantiser.bits).enumerate() {
+            keys[plane * stride + block] = key;
+        }
+    }
+}
+
+/// The key of each plane of a block of levels.
+pub(super) fn keys_of_levels(
+    levels: &[u16; WIDTH * WIDTH],
+    bits: u32,
+) -> impl Iterator<Item = u16> {
+    (0..bits).map(|plane| {
+        levels
+            .iter()
+            .enumerate()
+            .map(|(element, level)| (level >> plane & 1) << element)
+            .sum()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reference(values: &[f32], columns: usize, bit: impl Fn(f32) -> bool) -> Vec<u64> {
+        let mut counts = vec![0; KEYS];
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        for row in (0..rows / 4 * 4).step_by(4) {
+            for column in (0..columns / 4 * 4).step_by(4) {
+                let key: usize = (0..16)
+                    .map(|e| {
+                        let value = values[(row + e / 4) * columns + column + e % 4];
+                        usize::from(bit(value)) << e
+                    })
+                    .sum();
+                counts[key] += 1;
+            }
+        }
+        counts
+    }
+
+    fn bytes(values: &[f32]) -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
+
+    fn noise(length: usize) -> Vec<f32> {
+        let mut state = 88_172_645_463_325_252u64;
+        (0..length)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state as i32) as f32 * 1e-9
+            })
+            .collect()
+    }
+
+    #[test]
+    fn more_than_one_batch_on_any_number_of_threads() {
+        let columns = 4 * (BATCH / 3) + 3;
+        let values = noise(columns * 17);
+        let bytes = bytes(&values);
+        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let quantiser = Quantiser::new(FloatType::F32, -2.0, 2.0, 3).unwrap();
+        for threads in [1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let monitor = Monitor::new();
+            let counts = pool
+                .install(|| count(weights, columns, Planes::Levels(quantiser), &monitor))
+                .unwrap();
+            for (plane, counts) in counts.iter().enumerate() {
+                let expected = reference(&values, columns, |value| {
+                    quantiser.level_f32(value) >> plane & 1 == 1
+                });
+                assert_eq!(*counts, expected);
+            }
+            assert_eq!(monitor.done(), values.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_full_batch_of_one_block_does_not_overflow() {
+        let columns = 4 * BATCH + 4;
+        let bytes = vec![0; 4 * 4 * columns];
+        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let counts = count(weights, columns, Planes::Signs, &Monitor::new()).unwrap();
+        assert_eq!(counts[0][0], BATCH as u64 + 1);
+    }
+
+    #[test]
+    fn ends_are_the_lowest_and_the_highest_level() {
+        for bits in 1..=MAX_BITS {
+            let quantiser = Quantiser::new(FloatType::F32, -1.5, 2.5, bits).unwrap();
+            let highest = ((1u32 << bits) - 1) as u16;
+            assert_eq!(quantiser.level_f32(-1.5), 0);
+            assert_eq!(quantiser.level_f32(2.5), highest);
+            assert_eq!(quantiser.level_f32(-1e30), 0);
+            assert_eq!(quantiser.level_f32(f32::INFINITY), highest);
+            assert_eq!(quantiser.level_f32(f32::NAN), 0);
+        }
+    }
+
+    #[test]
+    fn a_constant_has_one_level() {
+        let quantiser = Quantiser::new(FloatType::F32, 0.5, 0.5 + 1e-9, 8).unwrap();
+        assert_eq!(quantiser.step(), 0.0);
+        assert_eq!(quantiser.level_f32(0.5), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_quantised_is_refused() {
+        for (low, high, bits) in [
+            (0.0, 1.0, 0),
+            (0.0, 1.0, 17),
+            (1.0, 0.0, 8),
+            (f64::NAN, 1.0, 8),
+            (0.0, f64::INFINITY, 8),
+            (-3e38, 3e38, 8),
+        ] {
+            assert!(Quantiser::new(FloatType::F32, low, high, bits).is_err());
+        }
+        let weights = Floats::new(&[0; 40], FloatType::F32).unwrap();
+        assert!(count(weights, 3, Planes::Signs, &Monitor::new()).is_err());
+        assert!(count(weights, 0, Planes::Signs, &Monitor::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_shape_and_depth(
+            rows in 0usize..14,
+            columns in 1usize..80,
+            bits in 1u32..=16,
+            which in 0usize..3,
+        ) {
+            let values: Vec<f32> = noise(rows * columns)
+                .into_iter()
+                // Exact in every type, so that the same definition holds for all.
+                .map(|value| (value * 64.0).round() / 64.0)
+                .collect();
+            let (dtype, bytes) = match which {
+                0 => (FloatType::F32, bytes(&values)),
+                1 => (
+                    FloatType::F16,
+                    values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+                ),
+                _ => (
+                    FloatType::F64,
+                    values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
+                ),
+            };
+            let weights = Floats::new(&bytes, dtype).unwrap();
+            let quantiser = Quantiser::new(dtype, -1.7, 2.0, bits).unwrap();
+            let counts =
+                count(weights, columns, Planes::Levels(quantiser), &Monitor::new()).unwrap();
+            prop_assert_eq!(counts.len(), bits as usize);
+            for (plane, counts) in counts.iter().enumerate() {
+                let expected = reference(&values, columns, |value| {
+                    let level = match dtype {
+                        FloatType::F64 => quantiser.level_f64(value.into()),
+                        _ => quantiser.level_f32(value),
+                    };
+                    level >> plane & 1 == 1
+                });
+                prop_assert_eq!(counts, &expected);
+            }
+            let signs = count(weights, columns, Planes::Signs, &Monitor::new()).unwrap();
+            prop_assert_eq!(&signs[0], &reference(&values, columns, |value| value > 0.0));
+        }
+    }
+}

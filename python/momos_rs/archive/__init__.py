@@ -1,0 +1,9 @@
+"""The ``.momos`` archive: a safetensors file whose sections are the streams of a mosaic.
+
+``docs/format.md`` is the normative description.
+"""
+
+from .reader import Archive, open_archive
+from .writer import ArchiveSummary, write_archive
+
+__all__ = ["Archive", "ArchiveSummary", "open_archive", "write_archive"]

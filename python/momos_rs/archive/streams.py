@@ -1,0 +1,170 @@
+"""Lossless streams of bytes: the motif table and the tensors that are kept exact.
+
+The first byte of a stream names its codec:
+
+====  ==================  ==========================================================
+id    codec               what follows
+====  ==================  ==========================================================
+0     stored              the bytes
+1     zstd                chunks of the bytes
+2     planes              chunks of byte planes
+3     rotated planes      chunks of byte planes of elements rotated left by one bit
+====  ==================  ==========================================================
+
+Chunks are independent zstd frames, preceded by the lengths of all but the last (u64,
+little-endian). A chunk holds :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK` elements, the last one
+what is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from .. import _core
+from ..errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
+from ..limits import ELEMENTS_PER_CHUNK
+
+__all__ = ["decode_stream", "encode_stream"]
+
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+
+_STORED, _ZSTD, _PLANES, _ROTATED_PLANES = range(4)
+_LEVEL = 9
+"""Beyond this level noise-like mantissas cost time and gain nothing."""
+
+_TRIAL_ELEMENTS = 1 << 16
+"""Elements, from the middle of a tensor, on which codecs compete."""
+
+
+def encode_stream(data: Bytes, itemsize: int, *, floating: bool) -> bytes:
+    """The shortest of the codecs, by a trial on a part of the data.
+
+    Args:
+        data: Little-endian elements, uint8.
+        itemsize: Bytes per element.
+        floating: Whether the elements are floating numbers.
+
+    Returns:
+        The stream, never more than one byte longer than the data.
+    """
+    candidates = [_ZSTD]
+    if itemsize > 1:
+        candidates.append(_PLANES)
+        if floating:
+            candidates.append(_ROTATED_PLANES)
+    codec = candidates[0]
+    if len(candidates) > 1:
+        span = min(_TRIAL_ELEMENTS * itemsize, data.size)
+        start = (data.size - span) // 2 // itemsize * itemsize
+        trial = data[start : start + span]
+        codec = min(candidates, key=lambda each: len(_encode_chunk(trial, itemsize, each)))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chunks = list(
+            pool.map(lambda chunk: _encode_chunk(chunk, itemsize, codec), _chunks(data, itemsize))
+        )
+    lengths = b"".join(len(chunk).to_bytes(8, "little") for chunk in chunks[:-1])
+    if len(lengths) + sum(map(len, chunks)) >= data.size:
+        return bytes([_STORED]) + data.tobytes()
+    return bytes([codec]) + lengths + b"".join(chunks)
+
+
+def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
+    """Inverts :func:`encode_stream`.
+
+    Args:
+        stream: The stream, uint8.
+        nbytes: Bytes of the data; the caller has checked that it may allocate them.
+        itemsize: Bytes per element.
+
+    Raises:
+        InsufficientDataError: If the stream ends early.
+        CorruptionError: If it decodes to something else than ``nbytes`` bytes.
+        UnsupportedVersionError: If the codec is unknown.
+    """
+    if stream.size == 0:
+        raise InsufficientDataError("a stream ends early")
+    codec, payload = int(stream[0]), stream[1:]
+    if codec == _STORED:
+        if payload.size != nbytes:
+            raise _wrong_length(payload.size, nbytes)
+        return payload
+    if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES):
+        raise UnsupportedVersionError(f"stream codec {codec} is not known to this version")
+    step = ELEMENTS_PER_CHUNK * itemsize
+    sizes = [min(step, nbytes - start) for start in range(0, nbytes, step)]
+    if len(sizes) == 1:
+        return _decode_chunk(payload, sizes[0], itemsize, codec)
+    out = np.empty(nbytes, np.uint8)
+
+    def place(position: int, chunk: Bytes) -> None:
+        start = position * step
+        out[start : start + sizes[position]] = _decode_chunk(
+            chunk, sizes[position], itemsize, codec
+        )
+
+    pieces = _split(payload, len(sizes))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(place, range(len(sizes)), pieces):
+            pass
+    return out
+
+
+def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
+    step = ELEMENTS_PER_CHUNK * itemsize
+    for start in range(0, data.size, step):
+        yield data[start : start + step]
+
+
+def _encode_chunk(chunk: Bytes, itemsize: int, codec: int) -> bytes:
+    if codec != _ZSTD:
+        chunk = _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(chunk).data)
+
+
+def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes:
+    data = np.ascontiguousarray(chunk).data
+    try:
+        # A frame says how much it holds; believing it before it is checked would allocate that.
+        announced = zstandard.get_frame_parameters(data).content_size
+        if announced != nbytes:
+            raise _wrong_length(announced, nbytes)
+        decoded = zstandard.ZstdDecompressor().decompress(
+            data, max_output_size=nbytes, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise CorruptionError(f"a stream is not valid zstd: {error}") from None
+    if len(decoded) != nbytes:
+        raise _wrong_length(len(decoded), nbytes)
+    result = np.frombuffer(decoded, np.uint8)
+    if codec == _ZSTD:
+        return result
+    return _core.join_planes(result, itemsize, codec == _ROTATED_PLANES)
+
+
+def _split(payload: Bytes, count: int) -> list[Bytes]:
+    """The chunks of a payload of ``count`` chunks."""
+    table = 8 * (count - 1)
+    if count < 1 or payload.size < table:
+        raise InsufficientDataError("a stream ends early")
+    lengths = payload[:table].view("<u8").tolist()
+    pieces = []
+    start = table
+    for length in lengths:
+        if length > payload.size - start:
+            raise InsufficientDataError("a stream ends early")
+        pieces.append(payload[start : start + length])
+        start += length
+    pieces.append(payload[start:])
+    return pieces
+
+
+def _wrong_length(actual: int, expected: int) -> CorruptionError:
+    kind = InsufficientDataError if actual < expected else CorruptionError
+    return kind(f"a stream holds {actual} bytes instead of {expected}")

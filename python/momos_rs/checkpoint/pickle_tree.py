@@ -1,0 +1,304 @@
+"""Reads a pickle as data: nothing it names is ever imported or called.
+
+A pickle is a program for a small stack machine. This module runs that machine with every
+instruction that would reach for code replaced: a global stays a name, a call becomes a
+:class:`PickledObject` that records what would have been called with what. What remains is a tree
+of built-in containers, numbers and strings.
+
+The opcodes are those of :mod:`pickletools` in the standard library, protocols 0 to 5.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from momos_rs.errors import CorruptionError
+
+__all__ = ["Global", "PickledObject", "StorageReference", "holds_tensors", "read_pickle"]
+
+
+@dataclass(frozen=True)
+class Global:
+    """The name of something importable."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class PickledObject:
+    """What a pickle would have made by calling ``kind`` with ``arguments``."""
+
+    kind: Global
+    arguments: tuple[Any, ...]
+    state: Any = None
+    contents: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class StorageReference:
+    """A reference to something that the pickle keeps outside of itself (a storage)."""
+
+    key: Any
+
+
+Construct = Callable[[Global, tuple[Any, ...]], Any]
+
+_PLAIN_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": dict,
+    "builtins.dict": dict,
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "torch.Size": tuple,
+    "builtins.complex": complex,
+}
+
+
+def read_pickle(data: bytes, *, construct: Construct, source: str) -> Any:
+    """The value a pickle describes.
+
+    Args:
+        data: The pickle.
+        construct: Makes a value of a call that the caller understands; it returns
+            ``NotImplemented`` for all others, which become :class:`PickledObject`.
+        source: What to call the pickle in messages.
+
+    Raises:
+        CorruptionError: If it is not a complete, well-formed pickle.
+    """
+    try:
+        return _Machine(construct).run(data)
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+    ) as error:
+        raise CorruptionError(f"{source} holds a damaged pickle: {error}") from None
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether a tensor's data is anywhere inside an object or container."""
+    waiting, seen = [value], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, StorageReference) or hasattr(each, "untyped_storage"):
+            return True
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, PickledObject):
+            waiting += (each.arguments, each.state, each.contents)
+        elif isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, (list, tuple, set, frozenset)):
+            waiting += each
+    return False
+
+
+class _Machine:
+    """The stack machine."""
+
+    def __init__(self, construct: Construct) -> None:
+        self._construct = construct
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # what each open mark has set aside
+        self._memo: dict[Hashable, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "STOP":
+                return self._stack.pop()
+            self._step(opcode.name, argument)
+        raise ValueError("it does not end")
+
+    def _step(self, name: str, argument: Any) -> None:
+        if name in _LITERALS:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self._stack.append(_EMPTY[name]())
+        elif name in _TUPLE_SIZES:
+            size = _TUPLE_SIZES[name]
+            self._stack.append(tuple(self._pop_several(size)))
+        elif name in _FROM_MARK:
+            items = self._pop_to_mark()  # first: it brings back the stack to append to
+            self._stack.append(_FROM_MARK[name](items))
+        else:
+            handler = getattr(self, "_do_" + name.lower(), None)
+            if handler is None:
+                raise ValueError(f"the opcode {name} is not supported")
+            handler(argument)
+
+    def _pop_several(self, count: int) -> list[Any]:
+        if count > len(self._stack):
+            raise IndexError("its stack is empty")
+        start = len(self._stack) - count
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _pop_to_mark(self) -> list[Any]:
+        items = self._stack
+        self._stack = self._below.pop()
+        return items
+
+    def _do_proto(self, _: Any) -> None:
+        pass
+
+    def _do_frame(self, _: Any) -> None:
+        pass
+
+    def _do_mark(self, _: Any) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def _do_pop(self, _: Any) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._pop_to_mark()
+
+    def _do_pop_mark(self, _: Any) -> None:
+        self._pop_to_mark()
+
+    def _do_dup(self, _: Any) -> None:
+        self._stack.append(self._stack[-1])
+
+    def _do_memoize(self, _: Any) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _do_put(self, key: Any) -> None:
+        self._memo[key] = self._stack[-1]
+
+    _do_binput = _do_long_binput = _do_put
+
+    def _do_get(self, key: Any) -> None:
+        self._stack.append(self._memo[key])
+
+    _do_binget = _do_long_binget = _do_get
+
+    def _do_append(self, _: Any) -> None:
+        self._extend(self._pop_several(1))
+
+    def _do_appends(self, _: Any) -> None:
+        self._extend(self._pop_to_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, PickledObject):
+            target = target.contents
+        if not isinstance(target, list):
+            raise TypeError("it appends to something that is not a list")
+        target.extend(items)
+
+    def _do_additems(self, _: Any) -> None:
+        items = self._pop_to_mark()
+        target = self._stack[-1]
+        if isinstance(target, PickledObject):
+            target.contents.extend(items)
+        elif isinstance(target, set):
+            target.update(items)
+        else:
+            raise TypeError("it adds to something that is not a set")
+
+    def _do_setitem(self, _: Any) -> None:
+        self._set_items(self._pop_several(2))
+
+    def _do_setitems(self, _: Any) -> None:
+        self._set_items(self._pop_to_mark())
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, PickledObject):
+            target.contents.extend(items)
+        elif isinstance(target, dict):
+            target.update(_pairs(items))
+        else:
+            raise TypeError("it sets items of something that is not a dictionary")
+
+    def _do_global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self._stack.append(Global(module, name))
+
+    def _do_stack_global(self, _: Any) -> None:
+        module, name = self._pop_several(2)
+        self._stack.append(Global(str(module), str(name)))
+
+    def _do_persid(self, key: Any) -> None:
+        self._stack.append(StorageReference(key))
+
+    def _do_binpersid(self, _: Any) -> None:
+        self._stack.append(StorageReference(self._stack.pop()))
+
+    def _do_reduce(self, _: Any) -> None:
+        self._call(*self._pop_several(2))
+
+    _do_newobj = _do_reduce
+
+    def _do_newobj_ex(self, _: Any) -> None:
+        kind, arguments, keywords = self._pop_several(3)
+        self._call(kind, (*arguments, keywords))
+
+    def _do_obj(self, _: Any) -> None:
+        kind, *arguments = self._pop_to_mark()
+        self._call(kind, tuple(arguments))
+
+    def _do_inst(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self._call(Global(module, name), tuple(self._pop_to_mark()))
+
+    def _call(self, kind: Any, arguments: Any) -> None:
+        if not isinstance(kind, Global) or not isinstance(arguments, tuple):
+            raise TypeError("it calls something that is not a named function or class")
+        if str(kind) in _PLAIN_CALLS:
+            self._stack.append(_PLAIN_CALLS[str(kind)](*arguments))
+            return
+        value = self._construct(kind, arguments)
+        self._stack.append(PickledObject(kind, arguments) if value is NotImplemented else value)
+
+    def _do_build(self, _: Any) -> None:
+        state = self._stack.pop()
+        target = self._stack[-1]
+        if isinstance(target, PickledObject):
+            target.state = state
+        # Attributes of what is plain data (the _metadata of a state dict) have no place to go.
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_SET": set,
+    "EMPTY_TUPLE": tuple,
+}
+_TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_FROM_MARK: dict[str, Callable[[list[Any]], Any]] = {
+    "TUPLE": tuple,
+    "LIST": list,
+    "DICT": _pairs,
+    "FROZENSET": frozenset,
+}
+_LITERALS = frozenset(
+    {
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING"),
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    }
+)

@@ -1,0 +1,128 @@
+"""What commands share on screen: options, tables, numbers, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+__all__ = [
+    "debug_option",
+    "debugging",
+    "format_bytes",
+    "format_count",
+    "format_percent",
+    "format_table",
+    "json_option",
+    "print_json",
+    "progress_bar",
+    "quiet_option",
+]
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+_debug = False
+
+
+def debugging() -> bool:
+    """Whether ``--debug`` was given."""
+    return _debug
+
+
+def _set_debug(_ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    global _debug
+    _debug = value
+
+
+def debug_option(function: Function) -> Function:
+    """Adds ``--debug``."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set_debug,
+        help="Show a traceback when something fails.",
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    """Adds ``--json``, passed as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(
+        function
+    )
+
+
+def quiet_option(function: Function) -> Function:
+    """Adds ``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")(function)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def format_count(value: float) -> str:
+    """A number with separated thousands."""
+    return f"{value:,.0f}"
+
+
+def format_bytes(value: float) -> str:
+    """A number of bytes in a unit that suits it (powers of 1,000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.4g} {unit}"
+        value /= 1000
+    return f"{value:.4g} TB"
+
+
+def format_percent(value: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * value:.3g}%"
+
+
+def format_table(
+    rows: Sequence[Sequence[str]], *, header: Sequence[str] = (), indent: str = "  "
+) -> str:
+    """Rows as text: the first column to the left, the others to the right."""
+    table = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    if not table:
+        return ""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = []
+    for row in table:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append((indent + "  ".join(cells)).rstrip())
+    if header:
+        lines.insert(1, indent + "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def progress_bar(*, enabled: bool = True) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A callback that shows phases of work as bars on standard error, if that is a terminal."""
+    if not (enabled and sys.stderr.isatty()):
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Any] = {}
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in bars:
+                stack.close()
+                bars.clear()
+                bars[phase] = stack.enter_context(
+                    click.progressbar(
+                        length=max(total, 1), label=f"{phase:<14}", file=sys.stderr, show_pos=False
+                    )
+                )
+            bar = bars[phase]
+            bar.update(min(done, total) - bar.pos)
+
+        yield show

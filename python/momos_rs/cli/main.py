@@ -1,0 +1,111 @@
+"""The command group, and how every command ends.
+
+Exit status 0: done. 1: failed, with one line on standard error. 2: not a valid command line.
+130 and 143: stopped by Ctrl-C or SIGTERM; nothing half-written is left.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from ..errors import MomosError
+from .console import debugging
+
+__all__ = ["group", "main"]
+
+# Name, module and help of each command. Modules are imported when their command runs, so that
+# `momos --help` and light commands do not wait for torch.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "pack": ("pack", "Pack a model as a mosaic of motifs."),
+    "unpack": ("unpack", "Unpack an archive into a checkpoint."),
+    "info": ("info", "Show what is in an archive, without decoding it."),
+    "verify": ("verify", "Check an archive, optionally against the model."),
+    "complexity": ("complexity", "Measure the algorithmic complexity of a model's weights."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f".{module}", __package__), module)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands in the help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="momos_rs", prog_name="momos")
+def group() -> None:
+    """Measure, simplify and pack neural networks as mosaics of motifs."""
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _TerminatedError
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits.
+
+    Args:
+        arguments: The arguments; those of the process by default.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = group.main(args=arguments, prog_name="momos", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("momos: stopped", err=True)
+        sys.exit(130)
+    except _TerminatedError:
+        click.echo("momos: terminated", err=True)
+        sys.exit(143)
+    except BrokenPipeError:
+        # Whoever read our output has left; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (MomosError, OSError) as error:
+        if debugging():
+            raise
+        click.echo(f"momos: error: {_one_line(error)}", err=True)
+        sys.exit(1)
+    except MemoryError:
+        if debugging():
+            raise
+        click.echo("momos: error: out of memory", err=True)
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,188 @@
+"""``momos pack``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import defaults
+from ..packing import pack_file
+from ..report import PackReport
+from .console import (
+    debug_option,
+    format_bytes,
+    format_count,
+    format_percent,
+    format_table,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
+
+__all__ = ["pack"]
+
+WORST_TENSORS = 5
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The archive; beside MODEL with the suffix .momos by default.",
+)
+@click.option(
+    "-s",
+    "--block-size",
+    type=click.IntRange(1, 4096),
+    default=defaults.BLOCK_SIZE,
+    show_default=True,
+    help="Values per block.",
+)
+@click.option(
+    "-c",
+    "--capacity",
+    type=click.FloatRange(0, 1, min_open=True),
+    help=f"Motifs per block.  [default: {defaults.CAPACITY}]",
+)
+@click.option(
+    "-k", "--motifs", type=click.IntRange(1), help="Number of motifs, instead of a capacity."
+)
+@click.option(
+    "--method",
+    type=click.Choice(defaults.METHODS),
+    default=defaults.METHOD,
+    show_default=True,
+    help="How motifs are chosen: drawn from the blocks, or refined from there.",
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(0),
+    default=defaults.ITERATIONS,
+    show_default=True,
+    help="Most iterations of k-means.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=defaults.SEED,
+    show_default=True,
+    help="Seed of the draw of motifs.",
+)
+@click.option(
+    "--force-zero/--no-force-zero",
+    default=defaults.FORCE_ZERO,
+    show_default=True,
+    help="Make the zero block a motif.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="GLOB",
+    help="Put the tensors of these names into the mosaic (repeatable), instead of those of two "
+    "or more dimensions.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Keep the tensors of these names exact."
+)
+@click.option(
+    "--all-parameters",
+    is_flag=True,
+    help="Put all parameters into the mosaic, as in the paper; costs accuracy in norms and biases.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Number of threads; all cores by default. Does not change the archive.",
+)
+@click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
+@click.option("--force", is_flag=True, help="Replace an existing archive.")
+@json_option
+@quiet_option
+@debug_option
+def pack(
+    model: Path,
+    output: Path | None,
+    capacity: float | None,
+    motifs: int | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Pack MODEL, a checkpoint file or folder, as a mosaic of motifs.
+
+    Floating tensors of two or more dimensions are cut into blocks of consecutive values, and
+    every block is replaced by one of the motifs; everything else is stored exactly.
+    """
+    if capacity is not None and motifs is not None:
+        raise click.UsageError("give either --capacity or --motifs, not both")
+    with progress_bar(enabled=not (quiet or as_json)) as progress:
+        report = pack_file(
+            model,
+            output,
+            overwrite=force,
+            capacity=defaults.CAPACITY if capacity is None else capacity,
+            motifs=motifs,
+            progress=progress,
+            **options,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    elif not quiet:
+        click.echo(render(report))
+
+
+def render(report: PackReport) -> str:
+    """The report for people."""
+    summary = [
+        ("weights (n)", format_count(report.weights)),
+        ("in the mosaic", format_count(report.mosaic_weights)),
+        ("blocks (m) of size (s)", f"{format_count(report.blocks)} of {report.block_size}"),
+        ("motifs (k), used", f"{format_count(report.motifs)}, {format_count(report.motifs_used)}"),
+        ("capacity (c)", f"{report.capacity:.4g}"),
+        ("method", report.method),
+        ("distortion", f"{report.distortion:.6g}"),
+        ("relative error", f"{report.relative_error:.4g}"),
+        ("bytes in", format_bytes(report.bytes_in)),
+        ("bytes out", format_bytes(report.bytes_out)),
+        ("ratio", f"{report.ratio:.4g}"),
+        ("bits per weight", f"{report.bits_per_weight:.4g}"),
+        (
+            "paper's bound (mosaic)",
+            f"{format_bytes(report.bound_bits / 8)}, taken {format_percent(report.bound_share)}",
+        ),
+        ("peak memory", format_bytes(report.peak_memory) if report.peak_memory else "unknown"),
+    ]
+    sections = [
+        (name, format_bytes(nbytes), format_percent(nbytes / report.bytes_out))
+        for name, nbytes in report.sections.items()
+    ]
+    seconds = [(phase, f"{value:.2f} s") for phase, value in report.seconds.items()]
+    worst = sorted(report.tensors, key=lambda each: -each.relative_error)[:WORST_TENSORS]
+    parts = [
+        f"{report.source} -> {report.archive}",
+        format_table(summary),
+        format_table(sections, header=("section", "bytes", "share")),
+        format_table(seconds, header=("phase", "time")),
+    ]
+    if report.relative_error > 0:
+        rows = [
+            (each.names[0], format_count(each.elements), f"{each.relative_error:.4g}")
+            for each in worst
+            if each.relative_error > 0
+        ]
+        parts.append(format_table(rows, header=("worst tensors", "weights", "relative error")))
+    notes = list(report.notes)
+    if report.lossless:
+        notes.append("lossless: every tensor unpacks bit for bit as it was")
+    if report.left_out:
+        notes.append(f"left out: {', '.join(report.left_out)}")
+    parts += [f"  note: {note}" for note in notes]
+    return "\n\n".join(parts[: len(parts) - len(notes)]) + (
+        "\n\n" + "\n".join(parts[len(parts) - len(notes) :]) if notes else ""
+    )

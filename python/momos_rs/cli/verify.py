@@ -1,0 +1,92 @@
+"""``momos verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..packing import VerifyReport, verify_file
+from .console import (
+    debug_option,
+    format_bytes,
+    format_count,
+    format_table,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
+
+__all__ = ["verify"]
+
+
+@click.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Compare every tensor with this model's.",
+)
+@click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(0),
+    help="Most bytes of tensors to accept, for archives that expand by more than 1,024.",
+)
+@json_option
+@quiet_option
+@debug_option
+def verify(
+    archive: Path,
+    against: Path | None,
+    allow_pickle: bool,
+    max_bytes: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Check every digest of ARCHIVE and decode everything in it.
+
+    With --against, exit with 1 unless MODEL has the same tensors, those of the mosaic up to its
+    error.
+    """
+    with progress_bar(enabled=not (quiet or as_json)) as progress:
+        report = verify_file(
+            archive,
+            against,
+            allow_pickle=allow_pickle,
+            max_bytes=max_bytes,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    elif not quiet:
+        click.echo(render(report))
+    return 0 if report.matches else 1
+
+
+def render(report: VerifyReport) -> str:
+    """The report for people."""
+    lines = [
+        f"{report.archive}: whole: {format_count(report.tensors)} tensors, "
+        f"{format_bytes(report.bytes)}, decoded in {report.seconds:.2f} s"
+    ]
+    if report.against is not None:
+        rows = []
+        for each in report.comparison:
+            if each.problem:
+                verdict = each.problem
+            elif each.exact:
+                verdict = "exact"
+            else:
+                verdict = f"relative error {each.relative_error:.4g}"
+            rows.append((each.name, verdict))
+        lines.append(format_table(rows, header=("tensor", f"against {report.against}")))
+        exact = sum(each.exact for each in report.comparison)
+        problems = sum(bool(each.problem) for each in report.comparison)
+        lines.append(
+            f"{exact} exact, {len(report.comparison) - exact - problems} within the mosaic's "
+            f"error, {problems} wrong"
+        )
+    return "\n".join(lines)

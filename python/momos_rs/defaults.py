@@ -1,0 +1,33 @@
+"""Every default of the package, stated once.
+
+``momos pack`` and the functions of the same name share them, as do documentation and tests.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "BLOCK_SIZE",
+    "CAPACITY",
+    "FORCE_ZERO",
+    "ITERATIONS",
+    "METHOD",
+    "METHODS",
+    "SEED",
+    "Method",
+]
+
+Method = Literal["kmeans", "random"]
+"""How motifs are chosen: see :func:`momos_rs.build_mosaic`."""
+
+METHODS: tuple[Method, ...] = ("kmeans", "random")
+
+BLOCK_SIZE = 4
+CAPACITY = 0.05
+METHOD: Method = "kmeans"
+# On a sentence encoder of 22.7M weights six iterations raise the cosine of its embeddings to the
+# original's from 0.974 to 0.984; later ones gain little.
+ITERATIONS = 6
+SEED = 0
+FORCE_ZERO = True

@@ -1,0 +1,22 @@
+"""Every limit of files in one place, each with its reason.
+
+The writer refuses what the reader would.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ELEMENTS_PER_CHUNK", "MAX_EXPANSION", "MAX_FREE_BYTES", "MAX_RANK"]
+
+ELEMENTS_PER_CHUNK = 1 << 20
+"""Elements per independently compressed chunk of an exact tensor: a few megabytes, enough for the
+compressor to learn from and small enough that threads share one large tensor."""
+
+MAX_RANK = 64
+"""Most dimensions of a tensor; torch itself allows 64."""
+
+MAX_FREE_BYTES = 1 << 30
+"""Decoded bytes that a file of any size may announce: a mosaic of a single motif takes no bits."""
+
+MAX_EXPANSION = 1024
+"""Decoded bytes beyond those per byte of the file. Mosaics of real models expand by less than a
+hundred; only weights that are constant over long stretches expand by more."""

@@ -1,0 +1,224 @@
+"""A model's weights as a mosaic of motifs (Mosaic-of-Motifs, arXiv 2602.14896).
+
+The weights are cut into ``m`` blocks of ``s`` consecutive values: tensor after tensor, each
+flattened in C order, its last block padded with zeros. Every block is represented by one of
+``k`` motifs shared by the whole model; the index of each block's motif is the mosaic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core, defaults
+from .dtypes import MOSAIC_DTYPES, dtype
+from .errors import InvalidArgumentError
+
+__all__ = ["Mosaic", "Weights", "build_mosaic", "mosaic_bound", "motif_count"]
+
+Weights: TypeAlias = "tuple[npt.NDArray[np.uint8], str]"
+"""A tensor's elements: little-endian bytes in C order, and the name of their type."""
+
+Progress: TypeAlias = "Callable[[str, int, int], object]"
+"""Called with a phase, the work done and the work in all, in units of that phase."""
+
+Motifs: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float64]"
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """A mosaic of motifs: what packing, training and measuring have in common.
+
+    Attributes:
+        motifs: (k, s) float32, or float64 if a source tensor is; every value is exactly
+            representable in :attr:`dtype`.
+        indices: (m,) uint32, the motif of each block.
+        elements: Number of elements of each tensor, in the order of its blocks.
+        dtype: Type of the motifs: the narrowest that holds the types of all tensors.
+        requested_motifs: The k that was asked for; :attr:`motifs` may be fewer.
+        exact: Whether every block equals its motif bit for bit.
+        distortions: Sum of squared errors over all blocks before the first and after each
+            iteration of Lloyd's algorithm; empty where none ran.
+    """
+
+    motifs: Motifs
+    indices: npt.NDArray[np.uint32]
+    elements: tuple[int, ...]
+    dtype: str
+    requested_motifs: int
+    exact: bool
+    distortions: tuple[float, ...] = ()
+
+    @property
+    def block_size(self) -> int:
+        """Values per block, s."""
+        return int(self.motifs.shape[1])
+
+    def counts(self) -> npt.NDArray[np.uint64]:
+        """Number of blocks that each motif represents, (k,) uint64."""
+        return np.bincount(self.indices, minlength=len(self.motifs)).astype(np.uint64)
+
+    def offsets(self) -> list[int]:
+        """First block of each tensor, and the number of blocks at the end."""
+        result = [0]
+        for elements in self.elements:
+            result.append(result[-1] + _core.block_count(elements, self.block_size))
+        return result
+
+    def tensor_indices(self, tensor: int) -> npt.NDArray[np.uint32]:
+        """The indices of one tensor's blocks."""
+        offsets = self.offsets()
+        return self.indices[offsets[tensor] : offsets[tensor + 1]]
+
+    def table(self) -> npt.NDArray[np.uint8]:
+        """The motifs as little-endian elements of :attr:`dtype`, row by row."""
+        rows = np.arange(len(self.motifs), dtype=np.uint32)
+        return _core.scatter_blocks(self.motifs, rows, self.motifs.size, self.dtype)
+
+
+def motif_count(blocks: int, capacity: float) -> int:
+    """Number of motifs at a capacity: ``k = max(1, min(floor(c * m), m))``.
+
+    Args:
+        blocks: Number of blocks, m.
+        capacity: Motifs per block, c.
+
+    Raises:
+        InvalidArgumentError: Unless ``0 < capacity <= 1``.
+    """
+    if not 0 < capacity <= 1:
+        raise InvalidArgumentError(f"capacity must be above 0 and at most 1, not {capacity}")
+    return max(1, min(math.floor(capacity * blocks), blocks))
+
+
+def mosaic_bound(blocks: int, motifs: int, block_size: int, bits: int) -> int:
+    """The paper's bound on the bits of a mosaic: ``k * s * q + m * ceil(log2 k)``.
+
+    Args:
+        blocks: Number of blocks, m.
+        motifs: Number of motifs, k.
+        block_size: Values per block, s.
+        bits: Bits per value of a motif, q.
+    """
+    return motifs * block_size * bits + blocks * max(motifs - 1, 0).bit_length()
+
+
+def build_mosaic(
+    tensors: Sequence[Weights],
+    *,
+    block_size: int = defaults.BLOCK_SIZE,
+    capacity: float = defaults.CAPACITY,
+    motifs: int | None = None,
+    method: defaults.Method = defaults.METHOD,
+    iterations: int = defaults.ITERATIONS,
+    seed: int = defaults.SEED,
+    force_zero: bool = defaults.FORCE_ZERO,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Mosaic:
+    """Represents tensors by a mosaic.
+
+    If the distinct blocks (by bit pattern) number at most k, they are the motifs and the mosaic
+    is exact. Otherwise ``random`` draws the motifs uniformly without replacement from the blocks,
+    as the paper does, and ``kmeans`` goes on from there with iterations of Lloyd's algorithm
+    (1982) in which every block goes to its nearest motif exactly; a motif that represents no
+    block stays where it is. With ``force_zero`` motif 0 is the zero block and never moves.
+
+    Args:
+        tensors: Bytes and element type of each; types of :data:`momos_rs.dtypes.MOSAIC_DTYPES`,
+            all values finite.
+        block_size: Values per block, s, from 1 to 4096.
+        capacity: Motifs per block, c; ignored if ``motifs`` is given.
+        motifs: Number of motifs, k; at most m are used.
+        method: ``"kmeans"`` or ``"random"``.
+        iterations: Most iterations of Lloyd's algorithm.
+        seed: Seed of the draw, 0 to 2^64 - 1.
+        force_zero: Whether the zero block is a motif.
+        threads: Number of threads; all cores by default. The result does not depend on it.
+        progress: Called while work goes on.
+
+    Returns:
+        The mosaic, its motifs rounded to the narrowest type that holds the types of all tensors.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range or there are no blocks.
+    """
+    if method not in defaults.METHODS:
+        raise InvalidArgumentError(
+            f"method must be one of {', '.join(defaults.METHODS)}, not {method!r}"
+        )
+    if iterations < 0:
+        raise InvalidArgumentError(f"iterations must be at least 0, not {iterations}")
+    motif_dtype = _common_dtype([name for _, name in tensors])
+    elements = tuple(data.size // dtype(name).itemsize for data, name in tensors)
+    report = progress or (lambda _phase, _done, _total: None)
+
+    blocks = _core.gather_blocks(
+        list(tensors),
+        block_size,
+        wide=motif_dtype == "F64",
+        threads=threads,
+        progress=lambda done: report("gather", done, sum(elements)),
+    )
+    m = len(blocks)
+    if m == 0:
+        raise InvalidArgumentError("there are no weights to make a mosaic of")
+    if motifs is not None and motifs < 1:
+        raise InvalidArgumentError(f"the number of motifs must be at least 1, not {motifs}")
+    k = min(motifs, m) if motifs is not None else motif_count(m, capacity)
+
+    def make(table: Motifs, indices: npt.NDArray[np.uint32], **rest: Any) -> Mosaic:
+        return Mosaic(table, indices, elements, motif_dtype, k, **rest)
+
+    distinct = _core.distinct_blocks(blocks, k, threads=threads)
+    if distinct is not None:
+        first, indices = distinct
+        return make(blocks[first], indices, exact=True)
+
+    chosen = _core.select_blocks(m, k, seed, force_zero=force_zero)
+    table = blocks[chosen]
+    if force_zero:
+        table = np.concatenate([np.zeros((1, block_size), blocks.dtype), table])
+    if method == "random" or iterations == 0:
+        indices = _core.nearest_motifs(
+            blocks, table, threads=threads, progress=lambda done: report("assign", done, m)
+        )
+        return make(table, indices, exact=False)
+
+    total = m * (iterations + 1)
+    table, indices, distortions = _core.lloyd(
+        blocks,
+        table,
+        iterations,
+        fixed_zero=force_zero,
+        threads=threads,
+        progress=lambda done: report("refine motifs", done, total),
+    )
+    if motif_dtype in ("BF16", "F16"):
+        table = _round(table, motif_dtype)
+        indices = _core.nearest_motifs(
+            blocks, table, threads=threads, progress=lambda done: report("assign", done, m)
+        )
+    return make(table, indices, exact=False, distortions=tuple(distortions))
+
+
+def _common_dtype(names: Sequence[str]) -> str:
+    """The narrowest type that holds all values of the given types exactly."""
+    distinct = set(names)
+    for name in sorted(distinct - set(MOSAIC_DTYPES)):
+        raise InvalidArgumentError(f"{name} tensors cannot be part of a mosaic")
+    if len(distinct) == 1:
+        return distinct.pop()
+    return "F64" if "F64" in distinct else "F32"
+
+
+def _round(table: Motifs, name: str) -> Motifs:
+    rows = np.arange(len(table), dtype=np.uint32)
+    rounded = _core.scatter_blocks(table, rows, table.size, name)
+    result: Motifs = _core.gather_blocks([(rounded, name)], table.shape[1])
+    return result

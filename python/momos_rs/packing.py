@@ -1,0 +1,596 @@
+"""Packing a model into an archive, and back.
+
+This is what ``momos pack``, ``momos unpack`` and ``momos verify`` are thin layers over.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core, checkpoint, defaults
+from .archive import Archive, ArchiveSummary, open_archive, write_archive
+from .archive.writer import write_sections
+from .checkpoint import Checkpoint, Entry
+from .dtypes import dtype
+from .errors import InvalidArgumentError
+from .files import check_target
+from .mosaic import Mosaic, Progress, build_mosaic, mosaic_bound
+from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
+from .selection import Decision, Selection, select
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "PackOptions",
+    "TensorVerification",
+    "VerifyReport",
+    "load",
+    "pack",
+    "pack_file",
+    "save",
+    "unpack",
+    "unpack_file",
+    "verify_file",
+]
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Model: TypeAlias = "torch.nn.Module | Mapping[str, Any] | Checkpoint"
+
+ARCHIVE_SUFFIX = ".momos"
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How to pack; the arguments of :func:`pack` and :func:`pack_file` in one value.
+
+    Attributes:
+        block_size: Values per block, s, from 1 to 4096.
+        capacity: Motifs per block, c, above 0 and at most 1; ignored if ``motifs`` is given.
+        motifs: Number of motifs, k.
+        method: ``"kmeans"``, or ``"random"`` as in the paper.
+        iterations: Most iterations of Lloyd's algorithm for ``"kmeans"``.
+        seed: Seed of the draw of motifs.
+        force_zero: Whether the zero block is a motif.
+        include: Patterns of the names of tensors to take instead of those of two or more
+            dimensions.
+        exclude: Patterns of the names of tensors to keep exact.
+        all_parameters: Take all parameters, as in the paper, also those of one dimension.
+        threads: Number of threads; all cores by default. The archive does not depend on it.
+    """
+
+    block_size: int = defaults.BLOCK_SIZE
+    capacity: float = defaults.CAPACITY
+    motifs: int | None = None
+    method: defaults.Method = defaults.METHOD
+    iterations: int = defaults.ITERATIONS
+    seed: int = defaults.SEED
+    force_zero: bool = defaults.FORCE_ZERO
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    all_parameters: bool = False
+    threads: int | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """Which tensors to take."""
+        return Selection(tuple(self.include), tuple(self.exclude), self.all_parameters)
+
+
+def pack(model: Model, *, progress: Progress | None = None, **options: Any) -> bytes:
+    """Packs a model into an archive in memory.
+
+    Args:
+        model: A module, a state dict of tensors or arrays, or a checkpoint.
+        progress: Called with a phase, the work done and the work in all.
+        **options: As the attributes of :class:`PackOptions`.
+
+    Returns:
+        The archive, the same bytes that :func:`pack_file` writes.
+
+    Raises:
+        InvalidArgumentError: If an option is out of its range.
+    """
+    target = io.BytesIO()
+    _pack(_as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
+    return target.getvalue()
+
+
+def pack_file(
+    source: PathLike,
+    target: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    allow_pickle: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> PackReport:
+    """Packs a checkpoint file into an archive.
+
+    Args:
+        source: A file or folder that :func:`momos_rs.checkpoint.read` reads.
+        target: The archive; beside the source, with the suffix ``.momos``, by default.
+        overwrite: Whether an existing target may be replaced.
+        allow_pickle: Whether a source may run code of its own to be loaded.
+        progress: Called with a phase, the work done and the work in all.
+        **options: As the attributes of :class:`PackOptions`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+        UnsafeFileError: If the source needs code to load.
+        CorruptionError: If the source is damaged.
+        InvalidArgumentError: If an option is out of its range.
+    """
+    source = Path(source)
+    target = Path(target) if target is not None else _beside(source, ARCHIVE_SUFFIX)
+    checked = _options(options)
+    check_target(target, overwrite=overwrite)
+    watch = Stopwatch()
+    with watch.phase("read"):
+        model = checkpoint.read(source, allow_pickle=allow_pickle)
+    return _pack(model, target, overwrite, checked, progress, watch)
+
+
+def save(model: Model, target: PathLike, *, overwrite: bool = False, **options: Any) -> None:
+    """Saves a model: packed as ``.momos``, or unchanged as ``.pt`` or ``.safetensors``.
+
+    Args:
+        model: A module, a state dict of tensors or arrays, or a checkpoint.
+        target: The file; its suffix chooses the format.
+        overwrite: Whether an existing target may be replaced.
+        **options: For ``.momos``, as the attributes of :class:`PackOptions`.
+
+    Raises:
+        OSError: If the file cannot be written.
+        InvalidArgumentError: If an option is out of its range or the suffix is unknown.
+    """
+    target = Path(target)
+    if target.suffix != ARCHIVE_SUFFIX:
+        if options:
+            raise InvalidArgumentError(f"{', '.join(options)}: only .momos files are packed")
+        checkpoint.write(target, _as_checkpoint(model), overwrite=overwrite)
+        return
+    _pack(_as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
+
+
+def unpack(archive: bytes, *, max_bytes: int | None = None) -> dict[str, torch.Tensor]:
+    """The state dict in an archive in memory.
+
+    Args:
+        archive: The archive's bytes.
+        max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
+
+    Returns:
+        Tensors in their order, on the CPU, tied as they were.
+
+    Raises:
+        CorruptionError: If the archive is damaged.
+        UnsupportedVersionError: If it needs a newer version of momos.
+    """
+    with open_archive(archive, max_bytes=max_bytes) as opened:
+        return checkpoint.to_state_dict(opened.checkpoint())
+
+
+def unpack_file(
+    source: PathLike,
+    target: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    max_bytes: int | None = None,
+) -> Path:
+    """Unpacks an archive into a checkpoint file.
+
+    Args:
+        source: The archive.
+        target: The file, its suffix choosing the format (``.pt``, ``.safetensors``, ...); beside
+            the source, in the format of the original, by default.
+        overwrite: Whether an existing target may be replaced.
+        max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+        CorruptionError: If the archive is damaged; then no file is written.
+        UnsupportedVersionError: If it needs a newer version of momos.
+    """
+    source = Path(source)
+    with open_archive(source, max_bytes=max_bytes) as archive:
+        if target is None:
+            origin = archive.document.source.get("format")
+            target = _beside(source, ".safetensors" if origin == "safetensors" else ".pt")
+        target = Path(target)
+        checkpoint.write(target, archive.checkpoint(), overwrite=overwrite)
+    return target
+
+
+def load(
+    source: PathLike, *, allow_pickle: bool = False, max_bytes: int | None = None
+) -> dict[str, torch.Tensor]:
+    """The state dict in an archive or in any checkpoint that momos reads.
+
+    Args:
+        source: An archive (``.momos``), or a file or folder of weights.
+        allow_pickle: Whether a checkpoint may run code of its own to be loaded.
+        max_bytes: Most bytes of tensors to accept of an archive; see :func:`momos_rs.open`.
+
+    Raises:
+        OSError: If the file cannot be read.
+        CorruptionError: If it is damaged.
+        UnsafeFileError: If it needs code to load.
+    """
+    source = Path(source)
+    if source.suffix == ARCHIVE_SUFFIX:
+        with open_archive(source, max_bytes=max_bytes) as archive:
+            return checkpoint.to_state_dict(archive.checkpoint())
+    return checkpoint.to_state_dict(checkpoint.read(source, allow_pickle=allow_pickle))
+
+
+@dataclass(frozen=True)
+class TensorVerification(Record):
+    """How one tensor of an archive stands against the model.
+
+    Attributes:
+        name: Its name.
+        exact: Whether it equals the model's bit for bit.
+        relative_error: ``||w - w'||^2 / ||w||^2``; None where that cannot be computed.
+        problem: What is wrong with it, if anything.
+    """
+
+    name: str
+    exact: bool
+    relative_error: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class VerifyReport(Record):
+    """What verifying found; that it returned says that every section is whole.
+
+    Attributes:
+        archive: Path of the archive.
+        tensors: Number of tensors.
+        bytes: Bytes of the tensors, decoded.
+        against: Path of the model, or None.
+        comparison: One entry per tensor, if there is a model.
+        matches: Whether the model has the same tensors, apart from errors of the mosaic.
+        seconds: Seconds it took.
+    """
+
+    archive: str
+    tensors: int
+    bytes: int
+    against: str | None
+    comparison: tuple[TensorVerification, ...]
+    matches: bool
+    seconds: float
+
+
+def verify_file(
+    source: PathLike,
+    against: PathLike | None = None,
+    *,
+    allow_pickle: bool = False,
+    max_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Checks every digest of an archive and decodes everything, optionally against a model.
+
+    Args:
+        source: The archive.
+        against: The model it was packed from.
+        allow_pickle: Whether the model may run code of its own to be loaded.
+        max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
+        progress: Called with a phase, the work done and the work in all.
+
+    Raises:
+        OSError: If a file cannot be read.
+        CorruptionError: If the archive is damaged.
+        UnsupportedVersionError: If it needs a newer version of momos.
+    """
+    start = time.perf_counter()
+    with open_archive(source, max_bytes=max_bytes) as archive:
+        if against is None:
+            comparison: tuple[TensorVerification, ...] = ()
+            for index in range(len(archive.document.bases)):
+                archive.read_base(index)
+                if progress:
+                    progress("verify", index + 1, len(archive.document.bases))
+        else:
+            model = checkpoint.read(against, allow_pickle=allow_pickle)
+            comparison = _compare(archive, model, progress)
+        return VerifyReport(
+            archive=str(source),
+            tensors=len(archive),
+            bytes=sum(base.nbytes for base in archive.document.bases),
+            against=None if against is None else str(against),
+            comparison=comparison,
+            matches=not any(each.problem for each in comparison),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _options(options: Mapping[str, Any]) -> PackOptions:
+    try:
+        return PackOptions(**options)
+    except TypeError:
+        unknown = sorted(options.keys() - PackOptions.__dataclass_fields__.keys())
+        raise InvalidArgumentError(
+            f"unknown option {', '.join(unknown)}; there are "
+            f"{', '.join(PackOptions.__dataclass_fields__)}"
+        ) from None
+
+
+def _as_checkpoint(model: Model) -> Checkpoint:
+    return model if isinstance(model, Checkpoint) else checkpoint.from_state_dict(model)
+
+
+def _beside(source: Path, suffix: str) -> Path:
+    resolved = source if source.name else source.resolve()
+    name = resolved.name if resolved.is_dir() else resolved.name.removesuffix(resolved.suffix)
+    return resolved.with_name(name.removesuffix(".index") + suffix)
+
+
+def _pack(
+    model: Checkpoint,
+    target: Path | IO[bytes],
+    overwrite: bool | None,
+    options: PackOptions,
+    progress: Progress | None,
+    watch: Stopwatch,
+) -> PackReport:
+    with watch.phase("select"):
+        copies = _find_copies(model)
+        decisions = select(model, options.selection, options.block_size)
+        members = [
+            index
+            for index, decision in enumerate(decisions)
+            if decision.mosaic and index not in copies
+        ]
+    mosaic = None
+    settings = {
+        "capacity": options.capacity if options.motifs is None else None,
+        "method": options.method,
+        "iterations": options.iterations if options.method == "kmeans" else 0,
+        "seed": options.seed,
+        "force_zero": options.force_zero,
+    }
+    with watch.phase("mosaic"):
+        if members:
+            mosaic = build_mosaic(
+                [(model.bases[index].read(), model.bases[index].dtype) for index in members],
+                block_size=options.block_size,
+                capacity=options.capacity,
+                motifs=options.motifs,
+                method=options.method,
+                iterations=options.iterations,
+                seed=options.seed,
+                force_zero=options.force_zero,
+                threads=options.threads,
+                progress=progress,
+            )
+    with watch.phase("encode and write"):
+        common: dict[str, Any] = {
+            "copies": copies,
+            "settings": settings,
+            "progress": progress,
+        }
+        if isinstance(target, Path):
+            assert overwrite is not None
+            summary = write_archive(target, model, mosaic, members, overwrite=overwrite, **common)
+        else:
+            summary = write_sections(target, None, model, mosaic, members, **common)
+    with watch.phase("measure"):
+        tensors, distortion, energy = _measure(
+            model, mosaic, members, copies, decisions, summary, progress
+        )
+    archive = str(target) if isinstance(target, Path) else None
+    return _report(
+        model, archive, options, mosaic, summary, tensors, distortion, energy, copies, watch
+    )
+
+
+def _find_copies(model: Checkpoint) -> dict[int, int]:
+    """Bases that equal an earlier one, with that one's index."""
+    originals: dict[tuple[str, int, str], int] = {}
+    copies = {}
+    for index, base in enumerate(model.bases):
+        data = base.read()
+        original = originals.setdefault((base.dtype, base.numel, _core.digest(data)), index)
+        if original != index and np.array_equal(model.bases[original].read(), data):
+            copies[index] = original
+    return copies
+
+
+def _measure(
+    model: Checkpoint,
+    mosaic: Mosaic | None,
+    members: Sequence[int],
+    copies: Mapping[int, int],
+    decisions: Sequence[Decision],
+    summary: ArchiveSummary,
+    progress: Progress | None,
+) -> tuple[tuple[TensorReport, ...], float, float]:
+    """What became of each stored tensor, the distortion and the sum of squares of the mosaic."""
+    names: list[list[str]] = [[] for _ in model.bases]
+    for entry in model.entries:
+        names[copies.get(entry.base, entry.base)].append(entry.name)
+    reports = []
+    distortion = energy = 0.0
+    places = {base: position for position, base in enumerate(members)}
+    for index, base in enumerate(model.bases):
+        if index in copies:
+            continue
+        error = relative = 0.0
+        if index in places:
+            assert mosaic is not None
+            difference = _core.compare_tensors(
+                base.read(),
+                _core.scatter_blocks(
+                    mosaic.motifs, mosaic.tensor_indices(places[index]), base.numel, base.dtype
+                ),
+                base.dtype,
+            )
+            error = difference["distortion"]
+            relative = _ratio(error, difference["sum_of_squares"])
+            distortion += error
+            energy += difference["sum_of_squares"]
+        reports.append(
+            TensorReport(
+                names=tuple(names[index]),
+                dtype=base.dtype,
+                elements=base.numel,
+                stored="mosaic" if index in places else "exact",
+                bytes=summary.stream_bytes[index],
+                distortion=error,
+                relative_error=relative,
+                note=decisions[index].note,
+            )
+        )
+        if progress:
+            progress("measure", index + 1, len(model.bases))
+    return tuple(reports), distortion, energy
+
+
+def _report(
+    model: Checkpoint,
+    archive: str | None,
+    options: PackOptions,
+    mosaic: Mosaic | None,
+    summary: ArchiveSummary,
+    tensors: tuple[TensorReport, ...],
+    distortion: float,
+    energy: float,
+    copies: Mapping[int, int],
+    watch: Stopwatch,
+) -> PackReport:
+    notes = [f"{', '.join(each.names)} kept exact: {each.note}" for each in tensors if each.note]
+    if copies:
+        notes.append(f"{len(copies)} tensors equal another and are stored once")
+    m = len(mosaic.indices) if mosaic else 0
+    k = mosaic.requested_motifs if mosaic else 0
+    bound = 0
+    if mosaic is None:
+        notes.append("no tensor became part of a mosaic; everything is stored exactly")
+    else:
+        bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(mosaic.dtype).itemsize)
+        if mosaic.exact:
+            notes.append(
+                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: the mosaic is exact"
+            )
+    coded = 8 * (summary.section_bytes["motifs"] + summary.section_bytes["indices"])
+    return PackReport(
+        source=model.source,
+        archive=archive,
+        weights=model.numel,
+        mosaic_weights=sum(mosaic.elements) if mosaic else 0,
+        blocks=m,
+        block_size=options.block_size,
+        motifs=k,
+        motifs_used=summary.motifs_used,
+        capacity=_ratio(k, m),
+        method="exact" if mosaic and mosaic.exact else options.method,
+        motif_dtype=mosaic.dtype if mosaic else None,
+        lossless=mosaic is None or mosaic.exact,
+        distortion=distortion,
+        relative_error=_ratio(distortion, energy),
+        distortions=mosaic.distortions if mosaic else (),
+        bytes_in=model.nbytes,
+        bytes_out=summary.file_bytes,
+        ratio=_ratio(model.nbytes, summary.file_bytes),
+        bits_per_weight=_ratio(8 * summary.file_bytes, model.numel),
+        sections=summary.section_bytes,
+        bound_bits=bound,
+        bound_share=_ratio(coded, bound),
+        tensors=tensors,
+        left_out=model.left_out,
+        notes=tuple(notes),
+        seconds=dict(watch.seconds),
+        peak_memory=peak_memory(),
+    )
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else 0.0
+
+
+def _compare(
+    archive: Archive, model: Checkpoint, progress: Progress | None
+) -> tuple[TensorVerification, ...]:
+    """Every tensor of the archive against the model's of the same name."""
+    ours = {entry.name: entry for entry in archive.document.entries}
+    theirs = {entry.name: entry for entry in model.entries}
+    results = [
+        TensorVerification(name, False, None, "is not in the archive")
+        for name in theirs
+        if name not in ours
+    ]
+    unpacked = archive.checkpoint()
+    for position, (name, entry) in enumerate(ours.items()):
+        if name in theirs:
+            results.append(_compare_tensor(archive, unpacked, entry, model, theirs[name]))
+        else:
+            results.append(TensorVerification(name, False, None, "is not in the model"))
+        if progress:
+            progress("verify", position + 1, len(ours))
+    return tuple(results)
+
+
+def _compare_tensor(
+    archive: Archive, unpacked: Checkpoint, entry: Entry, model: Checkpoint, other: Entry
+) -> TensorVerification:
+    base, other_base = unpacked.bases[entry.base], model.bases[other.base]
+    if (entry.shape, base.dtype) != (other.shape, other_base.dtype):
+        problem = (
+            f"is {base.dtype} {list(entry.shape)} in the archive and "
+            f"{other_base.dtype} {list(other.shape)} in the model"
+        )
+        return TensorVerification(entry.name, False, None, problem)
+    decoded, original = _elements(base, entry), _elements(other_base, other)
+    if np.array_equal(original, decoded):
+        return TensorVerification(entry.name, True, 0.0)
+    if not _is_mosaic(archive, entry.base):
+        return TensorVerification(entry.name, False, None, "differs, though it is stored exactly")
+    difference = _core.compare_tensors(original, decoded, base.dtype)
+    if not math.isfinite(difference["distortion"]):
+        return TensorVerification(entry.name, False, None, "holds NaN or Inf in the model")
+    relative = _ratio(difference["distortion"], difference["sum_of_squares"])
+    return TensorVerification(entry.name, False, relative)
+
+
+def _is_mosaic(archive: Archive, index: int) -> bool:
+    base = archive.document.bases[index]
+    if base.copy_of is not None:
+        base = archive.document.bases[base.copy_of]
+    return base.stored == "mosaic" and not (
+        archive.document.mosaic is not None and archive.document.mosaic.exact
+    )
+
+
+def _elements(base: checkpoint.Base, entry: Entry) -> npt.NDArray[np.uint8]:
+    """The elements of a tensor in C order, as bytes."""
+    data = base.read()
+    if entry.strides is None:
+        return data
+    itemsize = dtype(base.dtype).itemsize
+    view = np.lib.stride_tricks.as_strided(
+        data.view(f"V{itemsize}")[entry.offset :],
+        entry.shape,
+        [step * itemsize for step in entry.strides],
+        writeable=False,
+    )
+    return np.ascontiguousarray(view).reshape(-1).view(np.uint8)
