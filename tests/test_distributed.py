@@ -62,9 +62,7 @@ def move(model: nn.Module) -> None:
 
 
 def assert_equal(model: nn.Module, single: nn.Module) -> None:
-    for (name, got), expected in zip(
-        model.named_parameters(), single.parameters(), strict=True
-    ):
+    for (name, got), expected in zip(model.named_parameters(), single.parameters(), strict=True):
         assert torch.equal(whole(got), expected.detach()), name
 
 

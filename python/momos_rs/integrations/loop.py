@@ -84,9 +84,8 @@ class Projector:
         # A loop that does not tell its steps has made some by the end of an epoch.
         if unit == "step" or self._trained["step"] == 0:
             self._changed = True
-        if unit != self.schedule.unit or not self.schedule.due(self._trained[unit]):
-            return None
-        return self._project()
+        due = unit == self.schedule.unit and self.schedule.due(self._trained[unit])
+        return self._project() if due and self._changed else None
 
     def _project(self) -> ProjectionStats:
         capacity = self.schedule.capacity
