@@ -24,7 +24,7 @@ from .checkpoint import Checkpoint, Entry
 from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .files import check_target
-from .mosaic import Mosaic, Progress, build_mosaic, mosaic_bound
+from .mosaic import Mosaic, Progress, build_mosaic, mosaic_bound, motif_count
 from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
 from .selection import Decision, Selection, select
 
@@ -80,6 +80,19 @@ class PackOptions:
     exclude: Sequence[str] = ()
     all_parameters: bool = False
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _core.block_count(0, self.block_size)
+        if self.motifs is None:
+            motif_count(0, self.capacity)
+        elif self.motifs < 1:
+            raise InvalidArgumentError(
+                f"the number of motifs must be at least 1, not {self.motifs}"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InvalidArgumentError(f"seed must be at least 0 and below 2^64, not {self.seed}")
+        if self.threads is not None and self.threads < 1:
+            raise InvalidArgumentError(f"threads must be at least 1, not {self.threads}")
 
     @property
     def selection(self) -> Selection:
