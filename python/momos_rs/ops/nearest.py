@@ -24,7 +24,8 @@ def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
     if blocks.device.type == "cpu":
         from .. import nearest
 
-        return torch.as_tensor(nearest.nearest_motifs(blocks, motifs))
+        # Processes that share a machine divide its cores by torch's number of threads.
+        return nearest.nearest_motifs(blocks, motifs, threads=torch.get_num_threads())
     if blocks.is_cuda and importlib.util.find_spec("triton") is not None:
         from . import triton_nearest
 
