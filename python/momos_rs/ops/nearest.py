@@ -16,11 +16,14 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from . import torch_nearest
 
-__all__ = ["nearest_motifs"]
+__all__ = ["nearest_motifs", "search"]
 
 
-@torch.library.custom_op("momos::nearest_motifs", mutates_args=())
-def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
+def search(blocks: Tensor, motifs: Tensor) -> Tensor:
+    """As :func:`nearest_motifs`, for checked arguments, and not through torch's dispatcher.
+
+    The first call of a custom operator imports the compiler, which takes seconds.
+    """
     if blocks.device.type == "cpu":
         from .. import nearest
 
@@ -31,6 +34,11 @@ def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
 
         return triton_nearest.nearest_motifs(blocks, motifs)
     return torch_nearest.nearest_motifs(blocks, motifs)
+
+
+@torch.library.custom_op("momos::nearest_motifs", mutates_args=())
+def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
+    return search(blocks, motifs)
 
 
 @_nearest_motifs.register_fake
