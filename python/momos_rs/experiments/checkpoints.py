@@ -9,12 +9,14 @@ import torch
 
 from ..errors import InvalidArgumentError
 from ..files import replacing
-from .config import RunConfig
 from .log import JsonLines
+from .tensorboard import TensorBoard
 
-__all__ = ["LOG_NAME", "RunFolder"]
+__all__ = ["LOG_NAME", "RUN_FILES", "RunFolder"]
 
 LOG_NAME = "log.jsonl"
+RUN_FILES = (LOG_NAME, "init.pt", "best.pt", "final.pt", "final.momos", "last.pt")
+"""What a run writes, besides TensorBoard's files."""
 
 
 class RunFolder:
@@ -44,6 +46,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._resume = resume
         self._log: JsonLines | None = None
+        self._tensorboard: TensorBoard | None = None
 
     @property
     def log(self) -> JsonLines:
@@ -52,11 +55,20 @@ class RunFolder:
             raise InvalidArgumentError("the run has not begun")
         return self._log
 
-    def begin(self, config: RunConfig, parameters: int) -> None:
-        """Starts the log of a new run."""
-        (self.path / "last.pt").unlink(missing_ok=True)
+    @property
+    def tensorboard(self) -> TensorBoard:
+        """The open TensorBoard events."""
+        if self._tensorboard is None:
+            raise InvalidArgumentError("the run has not begun")
+        return self._tensorboard
+
+    def begin(self, **figures: Any) -> None:
+        """Starts a new run with the first event of its log."""
+        for name in RUN_FILES:
+            (self.path / name).unlink(missing_ok=True)
         self._log = JsonLines(self.path / LOG_NAME)
-        self._log.write("start", config=config.to_dict(), parameters=parameters)
+        self._log.write("start", **figures)
+        self._tensorboard = TensorBoard(self.path / "tensorboard")
 
     def load_last(self) -> dict[str, Any] | None:
         """What :meth:`save` wrote as ``last.pt``, if the run is to be resumed and has one."""
@@ -65,9 +77,10 @@ class RunFolder:
             return None
         return cast("dict[str, Any]", torch.load(last, map_location="cpu", weights_only=True))
 
-    def reopen(self, keep: int) -> None:
-        """Goes on with the log after its first ``keep`` bytes."""
+    def reopen(self, keep: int, epoch: int) -> None:
+        """Goes on after the first ``keep`` bytes of the log, which tell of that many epochs."""
         self._log = JsonLines(self.path / LOG_NAME, keep=keep)
+        self._tensorboard = TensorBoard(self.path / "tensorboard", epoch)
 
     def save(self, name: str, content: dict[str, Any]) -> Path:
         """Writes a checkpoint."""
@@ -80,3 +93,5 @@ class RunFolder:
         """Ends the log."""
         if self._log is not None:
             self._log.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()

@@ -21,6 +21,7 @@ from .checkpoints import RunFolder
 from .config import RunConfig
 from .data import Data, Split, batches, load_data
 from .models import build_model
+from .packing import pack_checkpoint
 
 if TYPE_CHECKING:
     from ..nn import MotifTable
@@ -164,7 +165,9 @@ class _Run:
         """Writes what a run begins with."""
         if self.files is None:
             return
-        self.files.begin(self.config, self.parameters)
+        self.files.begin(
+            config=self.config.to_dict(), parameters=self.parameters, **self._measure()
+        )
         self.files.save("init.pt", self._checkpoint(self.initial, epoch=0))
 
     @property
@@ -199,6 +202,7 @@ class _Run:
             self._keep_best(entry)
         if self.files is not None:
             self.files.log.write("epoch", **entry)
+            self.files.tensorboard.write(entry)
             self.files.save("last.pt", self._state())
         return entry
 
@@ -328,7 +332,7 @@ class _Run:
         self.projector.load_state_dict(state["projector"])
         torch.set_rng_state(state["random"])
         if self.files is not None:
-            self.files.reopen(state["log_bytes"])
+            self.files.reopen(state["log_bytes"], self.epoch)
 
     def finish(self) -> RunResult:
         """The final figures and files."""
@@ -353,7 +357,10 @@ class _Run:
             )
         if self.files is not None:
             weights = _cpu_copy(plain.state_dict())
-            self.files.save("final.pt", self._checkpoint(weights, epoch=self.epoch))
+            final = self.files.save("final.pt", self._checkpoint(weights, epoch=self.epoch))
+            if mosaic is not None:
+                report = pack_checkpoint(final, final.with_suffix(".momos"), mosaic)
+                summary.update(archive_bytes=report.bytes_out, lossless=report.lossless)
             self.files.log.write("end", **summary)
         return RunResult(
             self.config, plain, self.history, summary, mosaic, self.initial,

@@ -16,20 +16,29 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from . import torch_nearest
 
-__all__ = ["nearest_motifs"]
+__all__ = ["nearest_motifs", "search"]
 
 
-@torch.library.custom_op("momos::nearest_motifs", mutates_args=())
-def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
+def search(blocks: Tensor, motifs: Tensor) -> Tensor:
+    """As :func:`nearest_motifs`, for checked arguments, and not through torch's dispatcher.
+
+    The first call of a custom operator imports the compiler, which takes seconds.
+    """
     if blocks.device.type == "cpu":
         from .. import nearest
 
-        return torch.as_tensor(nearest.nearest_motifs(blocks, motifs))
+        # Processes that share a machine divide its cores by torch's number of threads.
+        return nearest.nearest_motifs(blocks, motifs, threads=torch.get_num_threads())
     if blocks.is_cuda and importlib.util.find_spec("triton") is not None:
         from . import triton_nearest
 
         return triton_nearest.nearest_motifs(blocks, motifs)
     return torch_nearest.nearest_motifs(blocks, motifs)
+
+
+@torch.library.custom_op("momos::nearest_motifs", mutates_args=())
+def _nearest_motifs(blocks: Tensor, motifs: Tensor) -> Tensor:
+    return search(blocks, motifs)
 
 
 @_nearest_motifs.register_fake

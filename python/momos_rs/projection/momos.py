@@ -300,11 +300,11 @@ class MoMos:
 
 
 def _assign(blocks: Tensor, motifs: Tensor) -> Tensor:
-    from ..ops import nearest_motifs
+    from ..ops import search
 
     if not len(blocks):
         return torch.empty(0, dtype=torch.int64, device=blocks.device)
-    return nearest_motifs(blocks, motifs)
+    return search(blocks, motifs)
 
 
 def _whole(name: str, value: int, least: int, most: int | None) -> int:

@@ -53,7 +53,9 @@ def draw_indices(m: int, k: int, seed: int) -> Tensor:
     """``k`` distinct block indices, uniform among ``m``, (k,) int64 on the CPU."""
     from .. import _core
 
-    return torch.from_numpy(_core.select_blocks(m, k, seed))
+    if k == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.from_numpy(_core.select_blocks(m, k, seed).astype("int64"))
 
 
 def refine(
