@@ -151,9 +151,7 @@ def qubd(
         low, high = ends
         sums += level_planes(data, tensor.dtype, columns, bits, low, high, threads=threads)
         if tiled:
-            tiled_sum += tiled_plane(
-                data, tensor.dtype, columns, bits, low, high, threads=threads
-            )
+            tiled_sum += tiled_plane(data, tensor.dtype, columns, bits, low, high, threads=threads)
         measured.append(tensor.name)
     return Qubd(
         planes=tuple(sums.tolist()),
@@ -172,9 +170,7 @@ def check_quantisation(bits: int, percentile: float) -> None:
     if not 1 <= bits <= MAX_BITS:
         raise InvalidArgumentError(f"bits must be between 1 and {MAX_BITS}, not {bits}")
     if not 0 < percentile <= 100:
-        raise InvalidArgumentError(
-            f"percentile must be above 0 and at most 100, not {percentile}"
-        )
+        raise InvalidArgumentError(f"percentile must be above 0 and at most 100, not {percentile}")
 
 
 def matrix_columns(shape: tuple[int, ...]) -> int | None:

@@ -153,7 +153,7 @@ class BDM:
             return self.count(self.lookup(self.partition.decompose(array), lookup_ctm))
         counter: Counter[Key] = Counter()
         missing = 0
-        first = ((0,), "")
+        first: tuple[tuple[int, ...], str] = ((), "")
         for width, digits, count in tally.items():
             complexity = None
             if lookup_ctm:
@@ -175,7 +175,7 @@ class BDM:
         1.000000019520784
         """
         joined = reduce(lambda left, right: left + right, counters)
-        return sum(complexity + log2(count) for (_, complexity), count in joined.items())
+        return sum((complexity + log2(n) for (_, complexity), n in joined.items()), 0.0)
 
     def bdm(
         self,
@@ -363,7 +363,12 @@ class BDM:
         )
 
     def _blocks(self, array: Array, tally: _core.BlockTally | None) -> list[tuple[int, int]]:
-        """Number of blocks of each width."""
+        """Number of blocks of each width that a normalised value is scaled by."""
+        if isinstance(self.partition, PartitionRecursive) and array.ndim == 1:
+            # As in pybdm, the rest counts as a block even where it is below the least width.
+            width = self.partition.shape[0]
+            whole, rest = divmod(array.size, width)
+            return [(width, whole)] * bool(whole) + [(rest, 1)] * bool(rest)
         if tally is not None:
             return tally.blocks()
         widths = Counter(block.shape[0] for block in self.partition.decompose(array))

@@ -291,9 +291,7 @@ class _Measurement:
             compression=self._compress(data) if options.per_tensor_compression else (),
         )
 
-    def _level_planes(
-        self, tensor: WeightTensor, data: Bytes, columns: int
-    ) -> tuple[float, ...]:
+    def _level_planes(self, tensor: WeightTensor, data: Bytes, columns: int) -> tuple[float, ...]:
         options = self._options
         ends = quantisation_range(
             data,
