@@ -1,0 +1,5 @@
+"""``python -m momos_rs``: the ``momos`` command."""
+
+from .cli import main
+
+main()
