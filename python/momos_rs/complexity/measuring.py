@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from momos_rs import _core, defaults
-from momos_rs.bitplanes import level_planes, matrix_columns
+from momos_rs.bitplanes import (
+    BITS,
+    PERCENTILE,
+    check_quantisation,
+    level_planes,
+    matrix_columns,
+    quantisation_range,
+)
 from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.mosaic import mosaic_bound, motif_count
@@ -55,9 +62,6 @@ NON_FINITE: tuple[NonFinite, ...] = ("error", "skip", "zero")
 
 SAMPLE = 16 << 20
 """Most bytes that the slow compressors are given by default."""
-
-BITS = 8
-PERCENTILE = 99.9
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Progress: TypeAlias = "Callable[[str, int, int], object]"
@@ -133,6 +137,7 @@ def measure(
         OSError: If a file cannot be read.
     """
     start = time.perf_counter()
+    check_quantisation(bits, percentile)
     options = _Options(
         measures=_checked(measures),
         block_size=block_size,
@@ -269,15 +274,7 @@ class _Measurement:
             totals.plane_bits += tensor.numel
             sign_plane = complexity_of_counts(counts, tensor.numel)
         if "qubd" in wanted and columns is not None:
-            qubd = level_planes(
-                data,
-                tensor.dtype,
-                columns,
-                bits=options.bits,
-                robust=options.robust,
-                percentile=options.percentile,
-                threads=options.threads,
-            )
+            qubd = self._level_planes(tensor, data, columns)
             totals.levels += qubd
             totals.measured_levels += 1
         return TensorComplexity(
@@ -292,6 +289,20 @@ class _Measurement:
             qubd=qubd,
             bound=self._bound((tensor,)) if "bound" in wanted and tensor.numel else None,
             compression=self._compress(data) if options.per_tensor_compression else (),
+        )
+
+    def _level_planes(self, tensor: WeightTensor, data: Bytes, columns: int) -> tuple[float, ...]:
+        options = self._options
+        ends = quantisation_range(
+            data,
+            tensor.dtype,
+            robust=options.robust,
+            percentile=options.percentile,
+            threads=options.threads,
+        )
+        assert ends is not None, "non-finite weights were dealt with when they were read"
+        return level_planes(
+            data, tensor.dtype, columns, options.bits, *ends, threads=options.threads
         )
 
     def _compress(self, data: Bytes) -> tuple[Compression, ...]:
