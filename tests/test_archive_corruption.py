@@ -136,8 +136,9 @@ def test_unknown_codecs() -> None:
 
 def test_streams_with_too_little_or_too_much() -> None:
     for name, content in sections(ARCHIVE).items():
-        with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
-            decode_everything(with_section(name, content[:-1] or b"\0"))
+        if len(content) > 1:
+            with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
+                decode_everything(with_section(name, content[:-1]))
         with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
             decode_everything(with_section(name, content + b"\0"))
 

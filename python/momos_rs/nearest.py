@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 __all__ = ["nearest_motifs"]
 
-_ArrayOrTensor = TypeVar("_ArrayOrTensor", npt.NDArray[Any], "torch.Tensor")
+_Array = npt.NDArray[Any]
 _Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
+@overload
 def nearest_motifs(
-    blocks: _ArrayOrTensor, motifs: _ArrayOrTensor, *, threads: int | None = None
-) -> _ArrayOrTensor:
+    blocks: torch.Tensor, motifs: torch.Tensor | _Array, *, threads: int | None = None
+) -> torch.Tensor: ...
+@overload
+def nearest_motifs(
+    blocks: _Array, motifs: torch.Tensor | _Array, *, threads: int | None = None
+) -> npt.NDArray[np.int64]: ...
+def nearest_motifs(
+    blocks: torch.Tensor | _Array, motifs: torch.Tensor | _Array, *, threads: int | None = None
+) -> torch.Tensor | npt.NDArray[np.int64]:
     """Finds the motif with the smallest squared L2 distance to each block.
 
     Among motifs at exactly the same distance the lowest index wins. Distances are those of
@@ -51,11 +59,11 @@ def nearest_motifs(
     if block_rows.dtype != motif_rows.dtype:
         block_rows, motif_rows = block_rows.astype(np.float64), motif_rows.astype(np.float64)
     found = _core.nearest_motifs(block_rows, motif_rows, threads=threads).astype(np.int64)
-    if _is_tensor(blocks):
-        import torch
+    if isinstance(blocks, np.ndarray) or not _is_tensor(blocks):
+        return found
+    import torch
 
-        return torch.from_numpy(found).to(blocks.device)
-    return found
+    return torch.from_numpy(found).to(blocks.device)
 
 
 def _is_tensor(value: object) -> bool:
@@ -79,6 +87,6 @@ def _rows(name: str, values: Any) -> _Rows:
             raise InvalidArgumentError(f"{name} must be of a floating type, not {array.dtype}")
     if array.ndim != 2:
         raise InvalidArgumentError(f"{name} must have two dimensions (rows, s), not {array.ndim}")
-    wide = array.dtype.itemsize > 4
-    result: _Rows = np.ascontiguousarray(array, dtype=np.float64 if wide else np.float32)
-    return result
+    if array.dtype.itemsize > 4:
+        return np.ascontiguousarray(array, dtype=np.float64)
+    return np.ascontiguousarray(array, dtype=np.float32)

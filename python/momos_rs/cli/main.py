@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("info", "Show what is in an archive, without decoding it."),
     "verify": ("verify", "Check an archive, optionally against the model."),
     "complexity": ("complexity", "Measure the algorithmic complexity of a model's weights."),
+    "train": ("train", "Train a model as a mosaic of motifs, by the paper's recipes."),
+    "plot": ("plot", "Draw the paper's figures from training runs."),
     "train": ("train", "Train a model as a mosaic of motifs."),
     "plot": ("plot", "Draw the figures of training runs."),
 }

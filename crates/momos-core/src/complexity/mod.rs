@@ -19,9 +19,13 @@
 
 pub mod bdm;
 pub mod ctm;
+pub mod ctm_pickle;
 pub mod entropy;
 pub mod floats;
+pub mod perturbation;
 pub mod planes;
 pub mod signs;
 pub mod simd;
 pub mod statistics;
+pub mod symbols;
+pub mod tables;
