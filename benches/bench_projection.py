@@ -18,6 +18,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def mlp(weights: int) -> nn.Module:
     width = int((-784 + (784**2 + 4 * 3 * weights) ** 0.5) / 6)
     torch.manual_seed(0)
     sizes = [784, width, width, width, width, 10]
-    layers = [nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
     return nn.Sequential(*layers)
 
 
@@ -136,8 +137,10 @@ def machine() -> str:
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()
                 break
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {os.cpu_count()} CPUs{gpu}; torch {torch.__version__}, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        name += f", {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads()
+    return f"{name}, {os.cpu_count()} CPUs; torch {torch.__version__}, {threads} threads"
 
 
 def main() -> None:

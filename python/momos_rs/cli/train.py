@@ -107,7 +107,6 @@ _DEFAULT = RunConfig()
     "--exclude", multiple=True, metavar="GLOB", help="Leave the parameters of these names alone."
 )
 @click.option(
-    "-q",
     "--bits",
     "q",
     type=click.IntRange(2, 31),

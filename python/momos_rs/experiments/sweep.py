@@ -1,4 +1,4 @@
-"""Many runs of one recipe: over block sizes, capacities and seeds, with a baseline for each seed."""
+"""Many runs of one recipe: over block sizes, capacities and seeds, with baselines."""
 
 from __future__ import annotations
 
