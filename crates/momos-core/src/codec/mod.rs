@@ -5,6 +5,8 @@
 //! | [`bits`] | single bits, most significant first |
 //! | [`prefix_code`] | motif indices as a canonical prefix code shared by a whole model |
 //! | [`indices`] | the index stream of one tensor, in independent chunks |
+//! | [`range_coder`] | single bits by their probabilities |
+//! | [`model`] | (adaptive probabilities of bits, and mixing of predictions) |
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
@@ -12,9 +14,11 @@
 
 pub mod bits;
 pub mod indices;
+pub mod model;
 pub mod motif_table;
 pub mod planes;
 pub mod prefix_code;
+pub mod range_coder;
 
 /// The digest of sections and headers: XXH3 with 128 bits, as 32 lower-case hexadecimal digits.
 ///

@@ -1,0 +1,337 @@
+//! An adaptive binary range coder (Martin, 1979) with carries, 32 bits of state and probabilities
+//! of 16 bits.
+//!
+//! A coded sequence is a number in [0, 1), in base 256. The encoder keeps the interval of numbers
+//! that begin with the bits so far; each bit takes the share of its probability. Statistical models
+//! talk to a [`BitCoder`], so one function both encodes and decodes.
+
+use crate::error::{Error, Result};
+
+/// Bits of a probability.
+pub const PROBABILITY_BITS: u32 = 16;
+
+/// The interval is widened by whole bytes until it is at least this long.
+const SHORTEST_RANGE: u32 = 1 << 24;
+
+/// Bytes of the decoder's state that lie beyond the encoder's last byte, which are zero.
+const IMPLIED_BYTES: usize = 3;
+
+/// Codes bits by their probabilities: the encoder, the decoder, or something that only counts.
+pub trait BitCoder {
+    /// Codes one bit; `one` is the probability that it is set, in units of 2^-16, from 1 to 65535.
+    ///
+    /// An encoder takes `bit` and returns it; a decoder ignores `bit` and returns what it reads.
+    fn code(&mut self, bit: bool, one: u16) -> bool;
+
+    /// Codes the low `width` bits (at most 16) of `value`, all values being equally probable.
+    fn code_uniform(&mut self, value: u32, width: u32) -> u32;
+}
+
+/// Encodes bits into bytes.
+#[derive(Debug)]
+pub struct RangeEncoder {
+    bytes: Vec<u8>,
+    low: u32,
+    range: u32,
+}
+
+impl Default for RangeEncoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RangeEncoder {
+    /// An encoder of nothing yet.
+    pub fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            low: 0,
+            range: u32::MAX,
+        }
+    }
+
+    /// The bytes: as many as the decoder consumes, but for the last three, which would be zero.
+    pub fn finish(mut self) -> Vec<u8> {
+        // The interval is at least 2^24 long, so a multiple of 2^24 lies within it.
+        self.raise(SHORTEST_RANGE - 1);
+        self.bytes.push((self.low >> 24) as u8);
+        self.bytes
+    }
+
+    #[inline]
+    fn raise(&mut self, by: u32) {
+        let (low, carry) = self.low.overflowing_add(by);
+        self.low = low;
+        if carry {
+            self.carry();
+        }
+    }
+
+    #[cold]
+    fn carry(&mut self) {
+        // The number stays below 1, so some byte before is not 255.
+        for byte in self.bytes.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+    }
+
+    #[inline]
+    fn normalise(&mut self) {
+        while self.range < SHORTEST_RANGE {
+            self.bytes.push((self.low >> 24) as u8);
+            self.low <<= 8;
+            self.range <<= 8;
+        }
+    }
+}
+
+impl BitCoder for RangeEncoder {
+    #[inline]
+    fn code(&mut self, bit: bool, one: u16) -> bool {
+        let share = share(self.range, one);
+        if bit {
+            self.range = share;
+        } else {
+            self.raise(share);
+            self.range -= share;
+        }
+        self.normalise();
+        bit
+    }
+
+    #[inline]
+    fn code_uniform(&mut self, value: u32, width: u32) -> u32 {
+        debug_assert!(width <= 16 && value >> width == 0);
+        self.range >>= width;
+        self.raise(self.range * value);
+        self.normalise();
+        value
+    }
+}
+
+/// Decodes what [`RangeEncoder`] wrote.
+///
+/// Any bytes decode to some bits. Beyond the end zeros are read; [`finish`](Self::finish) says
+/// whether the bytes were exactly those of an encoder.
+#[derive(Clone, Debug)]
+pub struct RangeDecoder<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    /// The number's distance from the low end of the interval.
+    code: u32,
+    range: u32,
+}
+
+impl<'a> RangeDecoder<'a> {
+    /// A decoder at the beginning of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let mut decoder = Self {
+            bytes,
+            position: 0,
+            code: 0,
+            range: u32::MAX,
+        };
+        for _ in 0..4 {
+            decoder.shift();
+        }
+        decoder
+    }
+
+    #[inline]
+    fn shift(&mut self) {
+        let byte = self.bytes.get(self.position).copied().unwrap_or(0);
+        self.code = self.code << 8 | u32::from(byte);
+        self.position += 1;
+    }
+
+    #[inline]
+    fn normalise(&mut self) {
+        while self.range < SHORTEST_RANGE {
+            self.shift();
+            self.range <<= 8;
+        }
+    }
+
+    /// Whether more was decoded than the bytes hold, so that going on is in vain.
+    #[inline]
+    pub fn overrun(&self) -> bool {
+        self.position > self.bytes.len() + IMPLIED_BYTES
+    }
+
+    /// Checks that all bytes were used, and no more.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InsufficientData`] if bytes were missing,
+    /// [`crate::ErrorKind::Corruption`] if some are left over.
+    pub fn finish(&self) -> Result<()> {
+        if self.overrun() {
+            return Err(Error::insufficient_data("a coded stream ends early"));
+        }
+        if self.position < self.bytes.len() + IMPLIED_BYTES {
+            return Err(Error::corruption("a coded stream has bytes left over"));
+        }
+        Ok(())
+    }
+}
+
+impl BitCoder for RangeDecoder<'_> {
+    #[inline]
+    fn code(&mut self, _bit: bool, one: u16) -> bool {
+        let share = share(self.range, one);
+        let bit = self.code < share;
+        if bit {
+            self.range = share;
+        } else {
+            self.code -= share;
+            self.range -= share;
+        }
+        self.normalise();
+        bit
+    }
+
+    #[inline]
+    fn code_uniform(&mut self, _value: u32, width: u32) -> u32 {
+        debug_assert!(width <= 16);
+        self.range >>= width;
+        // Damaged bytes may lie beyond the last value's share.
+        let value = (self.code / self.range).min((1 << width) - 1);
+        self.code = (self.code - value * self.range).min(self.range - 1);
+        self.normalise();
+        value
+    }
+}
+
+/// The part of the range that a set bit takes: at least 1, and less than the range.
+#[inline]
+fn share(range: u32, one: u16) -> u32 {
+    debug_assert!(one > 0);
+    ((u64::from(range) * u64::from(one)) >> PROBABILITY_BITS) as u32
+}
+
+/// Counts the bits that coding would take, without coding.
+#[derive(Clone, Debug, Default)]
+pub struct CostCounter {
+    /// Bits so far.
+    pub bits: f64,
+}
+
+impl BitCoder for CostCounter {
+    #[inline]
+    fn code(&mut self, bit: bool, one: u16) -> bool {
+        let one = f64::from(one) / f64::from(1u32 << PROBABILITY_BITS);
+        self.bits -= if bit { one } else { 1.0 - one }.log2();
+        bit
+    }
+
+    #[inline]
+    fn code_uniform(&mut self, value: u32, width: u32) -> u32 {
+        self.bits += f64::from(width);
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ErrorKind;
+
+    /// A bit with its probability, or a value of so many equally probable bits.
+    #[derive(Clone, Debug)]
+    enum Symbol {
+        Bit(bool, u16),
+        Uniform(u32, u32),
+    }
+
+    fn symbols() -> impl Strategy<Value = Vec<Symbol>> {
+        let bit = (
+            any::<bool>(),
+            prop_oneof![Just(1u16), Just(u16::MAX), 1..=u16::MAX],
+        );
+        let uniform = (any::<u32>(), 0u32..=16);
+        proptest::collection::vec(
+            prop_oneof![
+                bit.prop_map(|(bit, one)| Symbol::Bit(bit, one)),
+                uniform
+                    .prop_map(|(value, width)| Symbol::Uniform(value & ((1 << width) - 1), width)),
+            ],
+            0..400,
+        )
+    }
+
+    fn code_all(coder: &mut impl BitCoder, symbols: &[Symbol]) -> Vec<u32> {
+        symbols
+            .iter()
+            .map(|symbol| match *symbol {
+                Symbol::Bit(bit, one) => u32::from(coder.code(bit, one)),
+                Symbol::Uniform(value, width) => coder.code_uniform(value, width),
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_inverts_encoding_near_the_cost(symbols in symbols()) {
+            let mut encoder = RangeEncoder::new();
+            let sent = code_all(&mut encoder, &symbols);
+            let bytes = encoder.finish();
+            let mut counter = CostCounter::default();
+            code_all(&mut counter, &symbols);
+            prop_assert!(bytes.len() as f64 <= counter.bits / 8.0 * 1.002 + 4.0);
+            let mut decoder = RangeDecoder::new(&bytes);
+            prop_assert_eq!(code_all(&mut decoder, &symbols), sent);
+            prop_assert!(decoder.finish().is_ok());
+        }
+
+        #[test]
+        fn any_bytes_decode(
+            symbols in symbols(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut decoder = RangeDecoder::new(&bytes);
+            code_all(&mut decoder, &symbols);
+            let _ = decoder.finish();
+        }
+    }
+
+    #[test]
+    fn carries_run_through_bytes_of_255() {
+        // Bits of probability 2^-16 that are not set keep the number just below a carry.
+        let symbols: Vec<Symbol> = (0..20_000)
+            .map(|i| Symbol::Bit(i % 5000 == 4999, if i % 7 == 0 { 65535 } else { 1 }))
+            .collect();
+        let mut encoder = RangeEncoder::new();
+        let sent = code_all(&mut encoder, &symbols);
+        let bytes = encoder.finish();
+        assert!(bytes.contains(&255));
+        let mut decoder = RangeDecoder::new(&bytes);
+        assert_eq!(code_all(&mut decoder, &symbols), sent);
+    }
+
+    #[test]
+    fn missing_and_left_over_bytes_are_told_apart() {
+        let symbols: Vec<Symbol> = (0..4000)
+            .map(|i| Symbol::Uniform(i * 37 % 256, 8))
+            .collect();
+        let mut encoder = RangeEncoder::new();
+        code_all(&mut encoder, &symbols);
+        let mut bytes = encoder.finish();
+        let finish = |bytes: &[u8]| {
+            let mut decoder = RangeDecoder::new(bytes);
+            code_all(&mut decoder, &symbols);
+            decoder.finish().unwrap_err().kind()
+        };
+        assert_eq!(
+            finish(&bytes[..bytes.len() - 1]),
+            ErrorKind::InsufficientData
+        );
+        assert_eq!(finish(&[]), ErrorKind::InsufficientData);
+        bytes.push(0);
+        assert_eq!(finish(&bytes), ErrorKind::Corruption);
+    }
+}
