@@ -5,6 +5,9 @@
 //! that begin with the bits so far; each bit takes the share of its probability. Statistical models
 //! talk to a [`BitCoder`], so one function both encodes and decodes.
 
+use std::sync::LazyLock;
+
+use super::model::ln;
 use crate::error::{Error, Result};
 
 /// Bits of a probability.
@@ -23,8 +26,14 @@ pub trait BitCoder {
     /// An encoder takes `bit` and returns it; a decoder ignores `bit` and returns what it reads.
     fn code(&mut self, bit: bool, one: u16) -> bool;
 
+    /// Codes a value below `count` (at most 2^16), all being equally probable.
+    fn code_below(&mut self, value: u32, count: u32) -> u32;
+
     /// Codes the low `width` bits (at most 16) of `value`, all values being equally probable.
-    fn code_uniform(&mut self, value: u32, width: u32) -> u32;
+    #[inline]
+    fn code_uniform(&mut self, value: u32, width: u32) -> u32 {
+        self.code_below(value, 1 << width)
+    }
 }
 
 /// Encodes bits into bytes.
@@ -104,9 +113,9 @@ impl BitCoder for RangeEncoder {
     }
 
     #[inline]
-    fn code_uniform(&mut self, value: u32, width: u32) -> u32 {
-        debug_assert!(width <= 16 && value >> width == 0);
-        self.range >>= width;
+    fn code_below(&mut self, value: u32, count: u32) -> u32 {
+        debug_assert!(count <= 1 << 16 && value < count);
+        self.range /= count;
         self.raise(self.range * value);
         self.normalise();
         value
@@ -194,11 +203,11 @@ impl BitCoder for RangeDecoder<'_> {
     }
 
     #[inline]
-    fn code_uniform(&mut self, _value: u32, width: u32) -> u32 {
-        debug_assert!(width <= 16);
-        self.range >>= width;
+    fn code_below(&mut self, _value: u32, count: u32) -> u32 {
+        debug_assert!(count <= 1 << 16);
+        self.range /= count;
         // Damaged bytes may lie beyond the last value's share.
-        let value = (self.code / self.range).min((1 << width) - 1);
+        let value = (self.code / self.range).min(count - 1);
         self.code = (self.code - value * self.range).min(self.range - 1);
         self.normalise();
         value
@@ -213,23 +222,52 @@ fn share(range: u32, one: u16) -> u32 {
 }
 
 /// Counts the bits that coding would take, without coding.
-#[derive(Clone, Debug, Default)]
+///
+/// Encoders choose by these costs, so they must be equal everywhere; see [`super::model`].
+#[derive(Clone, Debug)]
 pub struct CostCounter {
     /// Bits so far.
     pub bits: f64,
+    costs: &'static [f32; COST_STEPS],
+}
+
+const COST_STEPS: usize = 4096;
+
+/// Bits that a symbol takes, by steps of its probability.
+static COSTS: LazyLock<[f32; COST_STEPS]> = LazyLock::new(|| {
+    std::array::from_fn(|step| {
+        let probability = (step as f64 + 0.5) / COST_STEPS as f64;
+        (-ln(probability) / std::f64::consts::LN_2) as f32
+    })
+});
+
+impl Default for CostCounter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CostCounter {
+    /// A counter at 0.
+    pub fn new() -> Self {
+        Self {
+            bits: 0.0,
+            costs: &COSTS,
+        }
+    }
 }
 
 impl BitCoder for CostCounter {
     #[inline]
     fn code(&mut self, bit: bool, one: u16) -> bool {
-        let one = f64::from(one) / f64::from(1u32 << PROBABILITY_BITS);
-        self.bits -= if bit { one } else { 1.0 - one }.log2();
+        let probability = if bit { one } else { one.wrapping_neg() };
+        self.bits += f64::from(self.costs[usize::from(probability) >> 4]);
         bit
     }
 
     #[inline]
-    fn code_uniform(&mut self, value: u32, width: u32) -> u32 {
-        self.bits += f64::from(width);
+    fn code_below(&mut self, value: u32, count: u32) -> u32 {
+        self.bits += ln(f64::from(count)) / std::f64::consts::LN_2;
         value
     }
 }
@@ -246,6 +284,7 @@ mod tests {
     enum Symbol {
         Bit(bool, u16),
         Uniform(u32, u32),
+        Below(u32, u32),
     }
 
     fn symbols() -> impl Strategy<Value = Vec<Symbol>> {
@@ -254,9 +293,11 @@ mod tests {
             prop_oneof![Just(1u16), Just(u16::MAX), 1..=u16::MAX],
         );
         let uniform = (any::<u32>(), 0u32..=16);
+        let below = (any::<u32>(), 1u32..=1 << 16);
         proptest::collection::vec(
             prop_oneof![
                 bit.prop_map(|(bit, one)| Symbol::Bit(bit, one)),
+                below.prop_map(|(value, count)| Symbol::Below(value % count, count)),
                 uniform
                     .prop_map(|(value, width)| Symbol::Uniform(value & ((1 << width) - 1), width)),
             ],
@@ -270,8 +311,31 @@ mod tests {
             .map(|symbol| match *symbol {
                 Symbol::Bit(bit, one) => u32::from(coder.code(bit, one)),
                 Symbol::Uniform(value, width) => coder.code_uniform(value, width),
+                Symbol::Below(value, count) => coder.code_below(value, count),
             })
             .collect()
+    }
+
+    fn cost(symbol: &Symbol) -> f64 {
+        match *symbol {
+            Symbol::Bit(true, one) => 16.0 - f64::from(one).log2(),
+            Symbol::Bit(false, one) => 16.0 - (65536.0 - f64::from(one)).log2(),
+            Symbol::Uniform(_, width) => f64::from(width),
+            Symbol::Below(_, count) => f64::from(count).log2(),
+        }
+    }
+
+    #[test]
+    fn the_counter_is_near_the_cost() {
+        let symbols = [
+            Symbol::Bit(true, 9000),
+            Symbol::Bit(false, 9000),
+            Symbol::Below(3, 77),
+        ];
+        let mut counter = CostCounter::new();
+        code_all(&mut counter, &symbols);
+        let expected: f64 = symbols.iter().map(cost).sum();
+        assert!((counter.bits - expected).abs() < 0.02, "{}", counter.bits);
     }
 
     proptest! {
@@ -280,9 +344,8 @@ mod tests {
             let mut encoder = RangeEncoder::new();
             let sent = code_all(&mut encoder, &symbols);
             let bytes = encoder.finish();
-            let mut counter = CostCounter::default();
-            code_all(&mut counter, &symbols);
-            prop_assert!(bytes.len() as f64 <= counter.bits / 8.0 * 1.002 + 4.0);
+            let cost: f64 = symbols.iter().map(cost).sum();
+            prop_assert!(bytes.len() as f64 <= cost / 8.0 * 1.005 + 2.0);
             let mut decoder = RangeDecoder::new(&bytes);
             prop_assert_eq!(code_all(&mut decoder, &symbols), sent);
             prop_assert!(decoder.finish().is_ok());
