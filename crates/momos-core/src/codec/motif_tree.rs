@@ -38,27 +38,28 @@ pub struct Cut {
     pub value: f64,
 }
 
-/// How the mean energy changes from the left part of a node to the right one.
+/// How the mean energy changes from the left part of a node to the right one: twice the
+/// [`half_octaves`] of the difference, from [`Slope::FLATTEST`] on and within [`Slope::CLASSES`],
+/// and one more if the right part has less energy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slope(i16);
+pub struct Slope(u8);
 
 impl Slope {
+    /// Number of different slopes.
+    pub const CLASSES: usize = 64;
+    /// The half octaves of all differences that are as small or smaller.
+    pub const FLATTEST: i16 = -22;
+
     fn new(difference: f64) -> Self {
-        // Energies are bounded, and so is the logarithm, but for a difference of 0.
-        let steps = half_octaves(difference.abs() as f32);
-        Self(steps * 2 + i16::from(difference < 0.0))
+        let steps = half_octaves(difference.abs() as f32) - Self::FLATTEST;
+        let steps = steps.clamp(0, Self::CLASSES as i16 / 2 - 1) as u8;
+        Self(steps * 2 + u8::from(difference < 0.0))
     }
 
-    /// The [`half_octaves`] of the difference.
+    /// A number below [`CLASSES`](Self::CLASSES).
     #[inline]
-    pub fn half_octaves(self) -> i16 {
-        self.0 >> 1
-    }
-
-    /// Whether the right part has less energy.
-    #[inline]
-    pub fn falls(self) -> bool {
-        self.0 & 1 == 1
+    pub fn class(self) -> usize {
+        usize::from(self.0) % Self::CLASSES
     }
 }
 

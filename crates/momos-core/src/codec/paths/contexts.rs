@@ -1,30 +1,30 @@
 //! Paths by few shared contexts: fast, and quick to learn.
 //!
 //! Whether a block goes right at a node depends above all on whether the motifs there have more
-//! energy than those on the left, compared with the energy of the weights around the block. So a
-//! bit's context is its level, how steeply the energy rises or falls at its node relative to the
-//! energy of the last blocks, and that energy itself. Where single motifs stand out (the zero
-//! block of a pruned model), nodes that were visited often have probabilities of their own.
+//! energy than those on the left, and on the energy of the weights around the block. So a bit's
+//! context is its level, how steeply the energy rises or falls at its node, and the energy of the
+//! last blocks. Where single motifs stand out (the zero block of a pruned model), nodes that were
+//! visited often have probabilities of their own.
+
+use std::hint::select_unpredictable;
 
 use super::super::model::AdaptiveBit;
-use super::super::motif_tree::{MotifTree, half_octaves};
+use super::super::motif_tree::{MotifTree, Slope, half_octaves};
 use super::super::range_coder::{BitCoder, CostCounter};
 use super::PathModel;
-
-/// Steps of half an octave between a node's slope and the energy around.
-const CONTRASTS: usize = 16;
-const LOWEST_CONTRAST: i16 = -12;
 
 /// Steps of half an octave of the energy around, relative to the mean of all motifs.
 const ENERGIES: usize = 16;
 const LOWEST_ENERGY: i16 = -10;
 
+const CONTEXTS_PER_LEVEL: usize = Slope::CLASSES * ENERGIES;
+
 /// Shared contexts and nodes forget at this rate.
 const LIMIT: u16 = 1023;
 const NODE_LIMIT: u16 = 255;
 
-/// Blocks of which the encoder judges its choices.
-const TRIAL_BLOCKS: usize = 1 << 15;
+/// Blocks by which the encoder judges its choices; those before the last half only train the model.
+const TRIAL_BLOCKS: usize = 1 << 16;
 
 /// Share of the bits that may be lost where levels are not modelled, for speed.
 const TOLERATED_LOSS: f64 = 0.001;
@@ -88,7 +88,7 @@ impl Choice {
     }
 }
 
-/// Bits that the bits of each level take, and their number.
+/// Bits that the bits of each level take in the last half of the blocks, and their number.
 fn costs_by_level(places: &[u32], tree: &MotifTree, choice: Choice) -> Vec<(f64, f64)> {
     /// Attributes costs to levels.
     struct ByLevel {
@@ -115,7 +115,10 @@ fn costs_by_level(places: &[u32], tree: &MotifTree, choice: Choice) -> Vec<(f64,
         level: 0,
     };
     let mut model = ContextModel::new(tree, choice);
-    for &place in places {
+    for (position, &place) in places.iter().enumerate() {
+        if position == places.len() / 2 {
+            coder.costs.fill((0.0, 0.0));
+        }
         coder.level = 0;
         model.code(&mut coder, place);
     }
@@ -189,7 +192,7 @@ impl<'a> ContextModel<'a> {
         Self {
             tree,
             own_after: choice.own_after.into(),
-            shared: vec![AdaptiveBit::new(); levels * CONTRASTS * 2 * ENERGIES],
+            shared: vec![AdaptiveBit::new(); levels * CONTEXTS_PER_LEVEL],
             own: vec![AdaptiveBit::new(); own],
             surroundings: Surroundings::new(),
         }
@@ -203,16 +206,12 @@ impl PathModel for ContextModel<'_> {
         let energy = (around - LOWEST_ENERGY).clamp(0, ENERGIES as i16 - 1) as usize;
         let slopes = self.tree.slopes();
         let (mut low, mut high) = (0, slopes.len());
-        for level in self.shared.chunks_exact_mut(CONTRASTS * 2 * ENERGIES) {
+        for level in self.shared.as_chunks_mut::<CONTEXTS_PER_LEVEL>().0 {
             if high - low < 2 {
                 break;
             }
             let middle = (low + high) / 2;
-            let slope = slopes[middle];
-            let contrast = (slope.half_octaves() - around - LOWEST_CONTRAST)
-                .clamp(0, CONTRASTS as i16 - 1) as usize;
-            let context = (contrast * 2 + usize::from(slope.falls())) * ENERGIES + energy;
-            let shared = &mut level[context];
+            let shared = &mut level[slopes[middle].class() * ENERGIES + energy];
             let mut one = shared.one();
             let right = place as usize >= middle;
             let right = match self.own.get_mut(middle) {
@@ -227,11 +226,8 @@ impl PathModel for ContextModel<'_> {
                 }
             };
             shared.update(right, LIMIT);
-            if right {
-                low = middle;
-            } else {
-                high = middle;
-            }
+            low = select_unpredictable(right, middle, low);
+            high = select_unpredictable(right, high, middle);
         }
         let offset = coder.code_below(place.wrapping_sub(low as u32), (high - low) as u32);
         let place = low as u32 + offset;
@@ -260,9 +256,7 @@ mod tests {
 
     #[test]
     fn impossible_choices_are_seen() {
-        let choice = |levels| Choice {
-            own_after: 0,
-        };
+        let choice = |levels| Choice { own_after: 0 };
         assert!(choice(0).is_possible(65_535));
         assert!(!choice(0).is_possible(1 << 17));
         assert!(choice(3).is_possible(1 << 18));
