@@ -11,6 +11,7 @@
 //! | [`model`] | (adaptive probabilities of bits, and mixing of predictions) |
 //! | [`motif_tree`] | (a k-d tree over the motifs) |
 //! | [`paths`] | the index stream of one tensor as paths in that tree |
+//! | [`motif_coder`] | the motifs by adaptive models of their values |
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
@@ -21,6 +22,7 @@ pub mod chunks;
 pub mod fixed_width;
 pub mod indices;
 pub mod model;
+pub mod motif_coder;
 pub mod motif_table;
 pub mod motif_tree;
 pub mod paths;

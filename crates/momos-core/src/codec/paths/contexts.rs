@@ -256,7 +256,10 @@ mod tests {
 
     #[test]
     fn impossible_choices_are_seen() {
-        let choice = |levels| Choice { own_after: 0 };
+        let choice = |levels| Choice {
+            levels,
+            own_after: 0,
+        };
         assert!(choice(0).is_possible(65_535));
         assert!(!choice(0).is_possible(1 << 17));
         assert!(choice(3).is_possible(1 << 18));
