@@ -232,7 +232,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         """The motifs in the order of their numbers, and how to decode these."""
         record = self.document.mosaic
         assert record is not None
-        with self._naming(MOTIFS_SECTION):
+        with self._naming(f"section {MOTIFS_SECTION!r}"):
             info = self._header.tensors[MOTIFS_SECTION]
             section = self._bytes(info.start, info.nbytes, record.digest)
             table = decode_motifs(section, record.block_size, record.dtype, record.motifs)
@@ -264,15 +264,15 @@ class Archive(Mapping[str, "torch.Tensor"]):
         stream = self.document.streams[at]
         names = [entry.name for entry in self.document.entries if entry.base in stream.bases]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"{SECTIONS[stream.kind]}' of '{names[0]}{more}"
+        return f"section {SECTIONS[stream.kind]!r}, {names[0]!r}{more}"
 
     @contextlib.contextmanager
-    def _naming(self, section: str) -> Iterator[None]:
-        """Names the file and the section in the errors of what happens inside."""
+    def _naming(self, part: str) -> Iterator[None]:
+        """Names the file and a part of it in the errors of what happens inside."""
         try:
             yield
         except MomosError as error:
-            raise type(error)(f"{self.source}: section {section!r}: {error}") from None
+            raise type(error)(f"{self.source}: {part}: {error}") from None
 
     def _check_sections(self) -> None:
         known = {DOCUMENT_SECTION, MOTIFS_SECTION, *SECTIONS.values()}

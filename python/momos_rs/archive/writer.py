@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,8 @@ from .. import _core, defaults
 from ..checkpoint.model import Checkpoint
 from ..dtypes import dtype
 from ..files import replacing
-from ..mosaic import Mosaic
 from ..limits import GROUPED_BYTES
+from ..mosaic import Mosaic
 from ..safetensors_format import encode_header
 from .document import (
     DOCUMENT_SECTION,
@@ -82,6 +83,7 @@ class _Spool:
 
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
+        self.stack = contextlib.ExitStack()
         self.files: dict[str, IO[bytes]] = {}
         self.sizes: dict[str, int] = {}
         self.streams: list[StreamRecord] = []
@@ -90,15 +92,16 @@ class _Spool:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for file in self.files.values():
-            file.close()
+        self.stack.close()
 
     def add(self, section: str, data: bytes | npt.NDArray[np.uint8]) -> tuple[int, str]:
         """Appends to a section; returns the size and the digest of what was appended."""
         view = np.frombuffer(data, np.uint8)
         if section not in self.files:
-            self.files[section] = tempfile.TemporaryFile(dir=self.directory)
-        self.files[section].write(view)
+            self.files[section] = self.stack.enter_context(
+                tempfile.TemporaryFile(dir=self.directory)
+            )
+        self.files[section].write(view.data)
         self.sizes[section] = self.sizes.get(section, 0) + view.size
         return view.size, section_digest(view)
 
@@ -296,7 +299,7 @@ def _add_motifs(
     effort: defaults.Effort,
 ) -> MosaicRecord:
     rows = _rows(mosaic, coding.order)
-    stream = encode_motifs(rows, mosaic.block_size, mosaic.dtype, mosaic.step, effort)
+    stream = encode_motifs(rows, mosaic.block_size, mosaic.dtype, step=mosaic.step, effort=effort)
     _, digest = spool.add(MOTIFS_SECTION, stream)
     return MosaicRecord(
         block_size=mosaic.block_size,

@@ -13,6 +13,7 @@
 //! | [`paths`] | the index stream of one tensor as paths in that tree |
 //! | [`motif_coder`] | the motifs by adaptive models of their values |
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
+//! | [`repeats`] | (how many blocks differ) |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
 //! The layout of every stream is written down in `docs/format.md`.
@@ -29,6 +30,7 @@ pub mod paths;
 pub mod planes;
 pub mod prefix_code;
 pub mod range_coder;
+pub mod repeats;
 
 /// The digest of sections and headers: XXH3 with 128 bits, as 32 lower-case hexadecimal digits.
 ///

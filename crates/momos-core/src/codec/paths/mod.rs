@@ -48,7 +48,8 @@ trait PathModel {
     fn code(&mut self, coder: &mut impl BitCoder, place: u32) -> u32;
 }
 
-/// Encodes the places in `tree` of a tensor's motifs.
+/// Encodes the places in `tree` of a tensor's motifs; a row of the tensor holds `row_blocks` blocks,
+/// 0 if that is no whole number.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidArgument`] if there is no such place,
@@ -56,6 +57,7 @@ trait PathModel {
 pub fn encode(
     places: &[u32],
     tree: &MotifTree,
+    _row_blocks: usize,
     _effort: Effort,
     monitor: &Monitor,
 ) -> Result<Vec<u8>> {
@@ -199,7 +201,7 @@ mod tests {
                 .map(|pick| (pick.index(tree.motifs()) >> (4 * skew)) as u32)
                 .collect();
             for effort in [Effort::Default, Effort::Best] {
-                let stream = encode(&places, &tree, effort, &Monitor::new()).unwrap();
+                let stream = encode(&places, &tree, 0, effort, &Monitor::new()).unwrap();
                 prop_assert!(stream.len() <= worst_case(places.len(), tree.motifs()));
                 let decoded = decode(&stream, places.len(), &tree, &Monitor::new()).unwrap();
                 prop_assert_eq!(&decoded, &places);
@@ -247,9 +249,9 @@ mod tests {
             .num_threads(1)
             .build()
             .unwrap();
-        let stream = encode(&places, &tree, Effort::Default, &Monitor::new()).unwrap();
+        let stream = encode(&places, &tree, 0, Effort::Default, &Monitor::new()).unwrap();
         assert_eq!(
-            one.install(|| encode(&places, &tree, Effort::Default, &Monitor::new()).unwrap()),
+            one.install(|| encode(&places, &tree, 0, Effort::Default, &Monitor::new()).unwrap()),
             stream
         );
         assert_eq!(stream[0], CONTEXTS);
