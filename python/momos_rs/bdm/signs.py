@@ -49,9 +49,7 @@ def sign_complexity(
     for tensor in found.tensors:
         columns = matrix_columns(tensor.shape)
         if columns is not None:
-            counts += _core.sign_plane_counts(
-                tensor.read(), tensor.dtype, columns, threads=threads
-            )
+            counts += _core.sign_plane_counts(tensor.read(), tensor.dtype, columns, threads=threads)
             bits += tensor.numel
     return complexity_of_counts(counts, bits)
 
