@@ -6,7 +6,8 @@ For an MLP (4 hidden layers of 256) and a small convolutional network: training 
 quantisation-aware training, the paper's MoMos (motifs drawn anew at every epoch's projection, all
 trainable parameters), and one projection after training followed by motif fine-tuning. Every
 method gets the same number of epochs in all. Every archive is checked to unpack to the trained
-weights bit for bit. Runs are appended to the runs file as they end, and not repeated if it has them.
+weights bit for bit. Runs are appended to the runs file as they end, and are not repeated if it has
+them.
 """
 
 from __future__ import annotations

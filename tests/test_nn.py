@@ -10,8 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+import momos_rs
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.nn import MotifTable, find_mosaic, materialize, mosaic_parametrize
+from momos_rs.nn import (
+    MotifTable,
+    find_mosaic,
+    load_parametrized,
+    materialize,
+    mosaic_parametrize,
+)
 from momos_rs.projection import ModelMosaic, MoMos, Span
 from momos_rs.quantize import attach_quantizers
 
@@ -97,13 +104,13 @@ def test_training_keeps_an_exact_mosaic_and_recovers_what_the_projection_cost() 
             optimizer.step()
 
     fit(200, 0.01)
-    trained = float(loss())
+    trained = float(loss().detach())
     mosaic = projected(model, s=4, k=24)
-    after_projection = float(loss())
+    after_projection = float(loss().detach())
     mosaic_parametrize(model, mosaic)
     fit(200, 0.01)
     materialize(model)
-    tuned = float(loss())
+    tuned = float(loss().detach())
     assert tuned < trained + 0.5 * (after_projection - trained)
     found = find_mosaic(model, 4)
     assert found.k <= 24
@@ -243,3 +250,41 @@ def test_a_mosaic_without_that_parameter() -> None:
     mosaic = projected(nn.Linear(8, 8))
     with pytest.raises(InvalidArgumentError, match="no parameter 'head'"):
         mosaic.span("head")
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_an_archive_is_loaded_trained_and_saved_again(as_file: bool, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model: Any = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
+    archive: Any = momos_rs.pack(model, block_size=4, capacity=0.2, method="random")
+    if as_file:
+        (tmp_path / "model.momos").write_bytes(archive)
+        archive = tmp_path / "model.momos"
+    other: Any = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
+    table = load_parametrized(other, archive)
+    packed = momos_rs.unpack(momos_rs.pack(model, block_size=4, capacity=0.2, method="random"))
+    assert torch.equal(other[0].weight, packed["0.weight"])
+    assert torch.equal(other[2].weight, packed["2.weight"])
+    assert torch.equal(other[0].bias, model[0].bias), "what is not mosaic is loaded as it was"
+    trainable = [each for each in other.parameters() if each.requires_grad]
+    assert [each.numel() for each in trainable].count(table.motifs.numel()) == 1
+    assert len(trainable) == 5, "the motifs, two biases, two of the norm"
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.5)
+    torch.autograd.backward(other(torch.randn(9, 8)).square().mean())
+    optimizer.step()
+    with torch.no_grad():
+        other.eval()
+        expected = other(torch.ones(1, 8))
+    materialize(other)
+    momos_rs.save(other, tmp_path / "tuned.momos", block_size=4, motifs=len(table.motifs))
+    again: Any = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8)).eval()
+    again.load_state_dict(momos_rs.unpack((tmp_path / "tuned.momos").read_bytes()))
+    assert torch.equal(again(torch.ones(1, 8)), expected), "a mosaic packs without loss"
+    assert not torch.equal(again[0].weight, packed["0.weight"])
+
+
+def test_an_archive_without_a_mosaic_has_nothing_to_train() -> None:
+    model = nn.Linear(8, 8)
+    archive = momos_rs.pack(model, exclude=["*"])
+    with pytest.raises(InvalidArgumentError, match="no trainable parameter"):
+        load_parametrized(model, archive)

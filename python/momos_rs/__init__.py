@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         unpack_file,
         verify_file,
     )
+    from .projection import MoMos, ProjectionStats
     from .report import PackReport
 
 __all__ = [
@@ -42,9 +43,11 @@ __all__ = [
     "CorruptionError",
     "InsufficientDataError",
     "InvalidArgumentError",
+    "MoMos",
     "MomosError",
     "Mosaic",
     "PackReport",
+    "ProjectionStats",
     "UnsafeFileError",
     "UnsupportedVersionError",
     "__version__",
@@ -65,8 +68,10 @@ __all__ = [
 
 _HOMES = {
     "Archive": ("archive", "Archive"),
+    "MoMos": ("projection", "MoMos"),
     "Mosaic": ("mosaic", "Mosaic"),
     "PackReport": ("report", "PackReport"),
+    "ProjectionStats": ("projection", "ProjectionStats"),
     "build_mosaic": ("mosaic", "build_mosaic"),
     "load": ("packing", "load"),
     "mosaic_bound": ("mosaic", "mosaic_bound"),

@@ -218,6 +218,7 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
 @final
 class CtmTable:
     @staticmethod
@@ -251,6 +252,7 @@ def count_blocks(
     threads: int | None = None,
 ) -> BlockTally | None: ...
 def greatest_entropy(distinct_by_width: Sequence[int]) -> float: ...
+
 @final
 class Perturbation:
     def __new__(

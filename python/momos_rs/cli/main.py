@@ -31,8 +31,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "complexity": ("complexity", "Measure the algorithmic complexity of a model's weights."),
     "train": ("train", "Train a model as a mosaic of motifs, by the paper's recipes."),
     "plot": ("plot", "Draw the paper's figures from training runs."),
-    "train": ("train", "Train a model as a mosaic of motifs."),
-    "plot": ("plot", "Draw the figures of training runs."),
 }
 
 

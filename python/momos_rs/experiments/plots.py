@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FIGURES", "Run", "draw", "find_runs", "load_run"]
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_MOST_LINES = 7
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_PLAIN_COLOR = "#222222"
+_MOST_LINES = len(_COLORS)
 _MOST_ROWS, _MOST_COLUMNS = 48, 64
 
 
@@ -198,12 +199,20 @@ def _style_of(position: int) -> dict[str, Any]:
     }
 
 
-def _one_per_setting(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each setting, so that seeds do not crowd a picture of curves."""
-    seen: dict[RunConfig, Run] = {}
+def _curves(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    """The first run of each setting, so that seeds do not crowd a picture, with its style.
+
+    A setting has the same style in all figures; runs without a mosaic are black and dashed.
+    """
+    settings: dict[RunConfig, Run] = {}
     for run in runs:
-        seen.setdefault(replace(run.config, seed=0), run)
-    return list(seen.values())[:_MOST_LINES]
+        settings.setdefault(replace(run.config, seed=0), run)
+    plain = [run for run in settings.values() if not run.config.projects]
+    mosaics = [run for run in settings.values() if run.config.projects]
+    dashed = {"color": _PLAIN_COLOR, "linestyle": "--", "marker": "None"}
+    return [(run, dashed) for run in plain[:1]] + [
+        (run, _style_of(position)) for position, run in enumerate(mosaics[:_MOST_LINES])
+    ]
 
 
 def _legend(axes: Axes) -> None:
@@ -215,21 +224,21 @@ def _legend(axes: Axes) -> None:
 def draw_distortion(runs: Sequence[Run], _layer: str | None) -> Figure:
     """Distortion of each projection over training (the paper's figures 3 and 5)."""
     curves = []
-    for run in _one_per_setting(runs):
+    for run, style in _curves(runs):
         points = [each for each in run.epochs if each.get("distortion", 0.0) > 0.0]
         if points:
-            curves.append((run, points))
+            curves.append((run, points, style))
     if not curves:
         raise _NothingToDrawError("no run projects")
     figure, axes = _figure()
-    for position, (run, points) in enumerate(curves):
+    for run, points, style in curves:
         weights = run.start["parameters"]
         axes.plot(
             [each["epoch"] for each in points],
             [each["distortion"] / weights for each in points],
             label=run.label,
             markevery=max(1, len(points) // 8),
-            **_style_of(position),
+            **style,
         )
     axes.set_yscale("log")
     axes.set_xlabel("epoch")
@@ -285,17 +294,16 @@ def draw_accuracy(runs: Sequence[Run], _layer: str | None) -> Figure:
 def draw_usage(runs: Sequence[Run], _layer: str | None) -> Figure:
     """How often each motif is used, from the most used one on."""
     curves = [
-        (run, run.end["motif_counts"])
-        for run in _one_per_setting(runs)
+        (run, run.end["motif_counts"], style)
+        for run, style in _curves(runs)
         if run.end is not None and "motif_counts" in run.end
     ]
     if not curves:
         raise _NothingToDrawError("no finished run has a mosaic")
     figure, axes = _figure()
-    for position, (run, counts) in enumerate(curves):
+    for run, counts, style in curves:
         used = [each for each in counts if each]
         ranks = range(1, len(used) + 1)
-        style = _style_of(position)
         marks = [0] + [
             min(len(used) - 1, round(10**power)) for power in (0.5, 1, 1.5, 2, 2.5, 3, 3.5)
         ]
@@ -312,13 +320,17 @@ def draw_usage(runs: Sequence[Run], _layer: str | None) -> Figure:
 
 def draw_complexity(runs: Sequence[Run], _layer: str | None) -> Figure:
     """Complexity over training, relative to initialisation (or to the first epoch)."""
-    chosen = [run for run in _one_per_setting(runs) if any("complexity" in e for e in run.epochs)]
+    chosen = [
+        (run, style)
+        for run, style in _curves(runs)
+        if run.epochs and all("complexity" in each for each in run.epochs)
+    ]
     if not chosen:
         raise _NothingToDrawError("no run logs complexity (--measure)")
     names = [
         name
         for name in ("bdm", "bdm2d", "qubd", "entropy", "gzip", "bz2", "lzma", "zstd")
-        if all(name in run.epochs[0]["complexity"] for run in chosen)
+        if all(name in run.epochs[0]["complexity"] for run, _ in chosen)
     ][:3]
     if not names:
         raise _NothingToDrawError("the runs have no measure in common")
@@ -328,7 +340,7 @@ def draw_complexity(runs: Sequence[Run], _layer: str | None) -> Figure:
     }  # fmt: skip
     figure, grid = _figure(width=0.6 + 3.4 * len(names), columns=len(names))
     for axes, name in zip(np.atleast_1d(grid), names, strict=True):
-        for position, run in enumerate(chosen):
+        for run, style in chosen:
             epochs = [0] if "complexity" in run.start else []
             values = [run.start["complexity"][name]] if epochs else []
             epochs += [each["epoch"] for each in run.epochs]
@@ -338,7 +350,7 @@ def draw_complexity(runs: Sequence[Run], _layer: str | None) -> Figure:
                 [value / values[0] for value in values],
                 label=run.label,
                 markevery=max(1, len(values) // 8),
-                **_style_of(position),
+                **style,
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel("ratio to initialisation")
