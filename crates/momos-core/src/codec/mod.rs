@@ -8,11 +8,13 @@
 //! | [`range_coder`] | single bits by their probabilities |
 //! | [`model`] | (adaptive probabilities of bits, and mixing of predictions) |
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
+//! | [`grid`] | tensors whose values are multiples of a step, chosen for few bits |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
 //! The layout of every stream is written down in `docs/format.md`.
 
 pub mod bits;
+pub mod grid;
 pub mod indices;
 pub mod model;
 pub mod motif_table;
