@@ -53,9 +53,7 @@ def values_of(table: dict[str, float], elements: int) -> list[float]:
 def main() -> None:
     """Writes the tables."""
     tables = load("ctm-b2-d12") | load("ctm-b2-d4x4")
-    values = np.concatenate(
-        [values_of(tables[shape], int(np.prod(shape))) for shape in SHAPES]
-    )
+    values = np.concatenate([values_of(tables[shape], int(np.prod(shape))) for shape in SHAPES])
     distinct, positions = np.unique(values, return_inverse=True)
     OUTPUT.write_bytes(
         np.uint32(len(distinct)).astype("<u4").tobytes()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.dtypes import DTYPES
 
@@ -15,7 +16,9 @@ _NAMES = {np.dtype(each.numpy): each.name for each in DTYPES.values() if each.nu
 def checkpoint_of(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Checkpoint:
     """A checkpoint with one base per array."""
     return Checkpoint(
-        entries=tuple(Entry(name, array.shape, i) for i, (name, array) in enumerate(arrays.items())),
+        entries=tuple(
+            Entry(name, array.shape, i) for i, (name, array) in enumerate(arrays.items())
+        ),
         bases=tuple(base_of(array, _NAMES[array.dtype]) for array in arrays.values()),
     )
 
@@ -35,7 +38,7 @@ def small_model(seed: int = 0) -> Checkpoint:
     """Matrices, a bias, integers, a scalar, an empty tensor, a tie, a view and a copy."""
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((12, 10)).astype(np.float32)
-    arrays = {
+    arrays: dict[str, npt.NDArray[np.generic]] = {
         "embed.weight": weight,
         "hidden.weight": rng.standard_normal((7, 9)).astype(np.float32),
         "hidden.bias": rng.standard_normal(7).astype(np.float32),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from models import checkpoint_of, small_model
 from momos_rs import _core, errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.archive.writer import DIGEST_KEY, DOCUMENT_KEY, NO_DIGEST
 from momos_rs.safetensors_format import encode_header, parse_header
-from models import checkpoint_of, small_model
 
 ARCHIVE = packing.pack(small_model(), capacity=0.3, iterations=2)
 
@@ -100,14 +103,15 @@ def test_a_damaged_section_is_named_and_spares_the_others() -> None:
     damaged[header.data_start + header.tensors["exact/2"].start] ^= 1
     with open_archive(bytes(damaged)) as archive:
         assert archive.read_base(3).size > 0
-        with pytest.raises(errors.CorruptionError, match="section 'exact/2'.*digest"):
+        with pytest.raises(errors.CorruptionError, match=r"section 'exact/2'.*digest"):
             archive.read_base(2)
 
 
 def test_other_versions() -> None:
     for version in ([2, 0], [0, 9]):
+        hostile = tampered(partial(dict.update, version=version))
         with pytest.raises(errors.UnsupportedVersionError, match=f"version {version[0]}"):
-            decode_everything(tampered(lambda d, v=version: d.update(version=v)))
+            decode_everything(hostile)
     decode_everything(tampered(lambda d: d.update(version=[1, 7], novelty=3)))
     with pytest.raises(errors.UnsupportedVersionError, match="'teleportation'"):
         decode_everything(tampered(lambda d: d.update(requires=["teleportation"])))
@@ -132,10 +136,15 @@ def test_unknown_codecs() -> None:
 
 def test_streams_with_too_little_or_too_much() -> None:
     for name, content in sections(ARCHIVE).items():
-        with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
-            decode_everything(with_section(name, content[:-1] or b"\0"))
+        if len(content) > 1:
+            with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
+                decode_everything(with_section(name, content[:-1]))
         with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
             decode_everything(with_section(name, content + b"\0"))
+
+
+def set_code_lengths(lengths: list[int], document: dict[str, Any]) -> None:
+    document["mosaic"]["code_lengths"] = lengths
 
 
 def test_incomplete_codes() -> None:
@@ -144,7 +153,7 @@ def test_incomplete_codes() -> None:
     ]
     for lengths in ([0, motifs], [0, 0, motifs], [motifs], [0] * 60 + [motifs]):
         with pytest.raises(errors.CorruptionError):
-            decode_everything(tampered(lambda d, v=lengths: d["mosaic"].update(code_lengths=v)))
+            decode_everything(tampered(partial(set_code_lengths, lengths)))
 
 
 @pytest.mark.parametrize("elements", [2**31, 2**40, 2**62, 2**63, 2**200, -1])
@@ -232,7 +241,5 @@ def test_any_document_is_read_or_refused(data: st.DataObject) -> None:
                 del place[key]
             return
 
-    try:
+    with contextlib.suppress(errors.MomosError):
         decode_everything(tampered(change))
-    except errors.MomosError:
-        pass

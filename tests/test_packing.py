@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from models import base_of, checkpoint_of, same_tensors, small_model
 from momos_rs import errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.mosaic import mosaic_bound
-from models import base_of, checkpoint_of, same_tensors, small_model
 
 
 def unpacked(data: bytes) -> Checkpoint:
@@ -53,7 +55,7 @@ def test_the_rest_is_exact_and_the_mosaic_is_one() -> None:
 
 def test_equal_arguments_give_equal_bytes_at_any_thread_count() -> None:
     model = small_model()
-    options = {"capacity": 0.2, "seed": 3, "iterations": 3}
+    options: dict[str, Any] = {"capacity": 0.2, "seed": 3, "iterations": 3}
     reference = packing.pack(model, threads=1, **options)
     assert packing.pack(model, threads=2, **options) == reference
     assert packing.pack(model, threads=5, **options) == reference
@@ -97,8 +99,8 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     report = packing.pack_file(tmp_path / "m.safetensors", block_size=4, capacity=0.1)
     assert report.blocks == 3 * -(-2050 // 4)
     assert report.motifs == report.blocks // 10
-    assert report.bytes_out == (tmp_path / "m.momos").stat().st_size == sum(
-        report.sections.values()
+    assert (
+        report.bytes_out == (tmp_path / "m.momos").stat().st_size == sum(report.sections.values())
     )
     assert report.bound_bits == mosaic_bound(report.blocks, report.motifs, 4, 32)
     restored = unpacked((tmp_path / "m.momos").read_bytes())
@@ -123,7 +125,7 @@ def test_a_distortion_counts_no_padding(tmp_path: Path) -> None:
 def test_patterns_choose_tensors() -> None:
     model = small_model()
 
-    def members(**options: object) -> list[str]:
+    def members(**options: Any) -> list[str]:
         with open_archive(packing.pack(model, motifs=5, **options)) as archive:
             return [
                 entry.name
@@ -143,7 +145,7 @@ def test_patterns_choose_tensors() -> None:
 
 def test_options_out_of_range_are_refused() -> None:
     model = small_model()
-    for options in (
+    refused: tuple[dict[str, Any], ...] = (
         {"block_size": 0},
         {"block_size": 5000, "include": ["embed*"]},
         {"capacity": 0.0},
@@ -155,7 +157,8 @@ def test_options_out_of_range_are_refused() -> None:
         {"threads": 0},
         {"seed": -1},
         {"colour": "blue"},
-    ):
+    )
+    for options in refused:
         with pytest.raises(errors.InvalidArgumentError):
             packing.pack(model, **options)
 
@@ -231,7 +234,7 @@ def test_one_tensor_is_read_alone() -> None:
     with open_archive(packing.pack(model, motifs=9)) as archive:
         reads: list[str] = []
         section = archive._section
-        archive._section = lambda name, digest: reads.append(name) or section(name, digest)  # type: ignore[assignment, func-returns-value]
+        archive._section = lambda name, digest: reads.append(name) or section(name, digest)  # type: ignore[method-assign, func-returns-value]
         archive["hidden.bias"]
         archive["hidden.weight"]
         archive["embed.weight"]

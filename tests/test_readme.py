@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from models import checkpoint_of
 from momos_rs import checkpoint
 from momos_rs.cli.main import group

@@ -84,6 +84,7 @@ def regroup_motifs(table: _Bytes, block_size: int, dtype: str, motifs: int) -> _
 def restore_motifs(regrouped: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def split_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
+
 @final
 class IndexCode:
     def __new__(cls, length_counts: Sequence[int]) -> IndexCode: ...
@@ -105,3 +106,80 @@ class IndexCode:
         progress: _Progress | None = None,
     ) -> _Indices: ...
     def worst_case(self, blocks: int) -> int: ...
+
+# ---- complexity
+
+_Counts = npt.NDArray[np.uint64]
+_Complexities = npt.NDArray[np.float64]
+
+@final
+class SignCounter:
+    def __new__(cls) -> SignCounter: ...
+    def update(self, data: _Bytes, dtype: str, *, threads: int | None = None) -> None: ...
+    def counts(self) -> _Counts: ...
+    @property
+    def bits(self) -> int: ...
+
+def pack_signs(data: _Bytes, dtype: str) -> _Bytes: ...
+def zero_non_finite(data: _Bytes, dtype: str) -> _Bytes: ...
+def weight_statistics(
+    data: _Bytes, dtype: str, *, threads: int | None = None
+) -> tuple[int, int, int, int, float, float, float, float]: ...
+def finite_range(
+    data: _Bytes, dtype: str, *, threads: int | None = None
+) -> tuple[float, float] | None: ...
+def sign_plane_counts(
+    data: _Bytes, dtype: str, columns: int, *, threads: int | None = None
+) -> _Counts: ...
+def level_plane_complexities(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> list[float]: ...
+def bdm_of_counts(counts: _Counts, complexities: _Complexities) -> float: ...
+def block_entropy(counts: _Counts) -> tuple[int, int, float, float]: ...
+def ctm_strings(length: int) -> _Complexities: ...
+def ctm_squares(width: int) -> _Complexities: ...
+
+# ---- nearest
+
+def nearest_motifs(
+    blocks: _Floats,
+    motifs: _Floats,
+    *,
+    kernel: str | None = None,
+    isa: str | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> _Indices: ...
+def search_plan(m: int, k: int, s: int) -> tuple[str, str]: ...
+def select_blocks(
+    m: int,
+    k: int,
+    seed: int,
+    *,
+    force_zero: bool = False,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> npt.NDArray[np.uint64]: ...
+def lloyd(
+    blocks: _Floats,
+    motifs: _Floats,
+    iterations: int,
+    *,
+    fixed_zero: bool = False,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> tuple[_Floats, _Indices, list[float]]: ...
+def distinct_blocks(
+    blocks: _Floats,
+    limit: int,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...

@@ -25,7 +25,9 @@ def main(folder: Path, epochs: int) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     click.echo("Training an MLP of 4 hidden layers of 256 on digits, a projection per epoch\n")
-    config = RunConfig(model="mlp", data="digits", method="momos", s=4, capacity=0.05, epochs=epochs)
+    config = RunConfig(
+        model="mlp", data="digits", method="momos", s=4, capacity=0.05, epochs=epochs
+    )
     result = train(config, folder=folder, progress=_show)
     trained = folder / "final.pt"
 

@@ -107,15 +107,19 @@ def describe(archive: Archive) -> ArchiveInfo:
             )
         )
     record = document.mosaic
-    mosaic = record and MosaicInfo(
-        block_size=record.block_size,
-        blocks=record.blocks,
-        motifs=record.requested_motifs,
-        motifs_used=record.motifs,
-        dtype=record.dtype,
-        method=str(record.settings.get("method", "unknown")),
-        exact=record.exact,
-        code_lengths={bits: count for bits, count in enumerate(record.code_lengths) if count},
+    mosaic = (
+        None
+        if record is None
+        else MosaicInfo(
+            block_size=record.block_size,
+            blocks=record.blocks,
+            motifs=record.requested_motifs,
+            motifs_used=record.motifs,
+            dtype=record.dtype,
+            method=str(record.settings.get("method", "unknown")),
+            exact=record.exact,
+            code_lengths={bits: count for bits, count in enumerate(record.code_lengths) if count},
+        )
     )
     tensor_bytes = sum(base.nbytes for base in document.bases)
     return ArchiveInfo(

@@ -7,22 +7,33 @@ flattened in C order, its last block padded with zeros. Every block is represent
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, defaults
-from .dtypes import MOSAIC_DTYPES, dtype
+from .checkpoint.model import Base, Entry
+from .checkpoint.views import gather
+from .dtypes import MOSAIC_DTYPES
 from .errors import InvalidArgumentError
 
-__all__ = ["Mosaic", "Weights", "build_mosaic", "mosaic_bound", "motif_count"]
+if TYPE_CHECKING:
+    import torch
 
-Weights: TypeAlias = "tuple[npt.NDArray[np.uint8], str]"
-"""A tensor's elements: little-endian bytes in C order, and the name of their type."""
+__all__ = [
+    "Mosaic",
+    "Motifs",
+    "Progress",
+    "build_mosaic",
+    "mosaic_bound",
+    "mosaic_of_bases",
+    "motif_count",
+]
 
 Progress: TypeAlias = "Callable[[str, int, int], object]"
 """Called with a phase, the work done and the work in all, in units of that phase."""
@@ -109,7 +120,7 @@ def mosaic_bound(blocks: int, motifs: int, block_size: int, bits: int) -> int:
 
 
 def build_mosaic(
-    tensors: Sequence[Weights],
+    tensors: Sequence[npt.NDArray[np.floating[Any]] | torch.Tensor],
     *,
     block_size: int = defaults.BLOCK_SIZE,
     capacity: float = defaults.CAPACITY,
@@ -130,7 +141,7 @@ def build_mosaic(
     block stays where it is. With ``force_zero`` motif 0 is the zero block and never moves.
 
     Args:
-        tensors: Bytes and element type of each; types of :data:`momos_rs.dtypes.MOSAIC_DTYPES`,
+        tensors: Arrays or tensors of types of :data:`momos_rs.dtypes.MOSAIC_DTYPES`, any shapes,
             all values finite.
         block_size: Values per block, s, from 1 to 4096.
         capacity: Motifs per block, c; ignored if ``motifs`` is given.
@@ -148,23 +159,53 @@ def build_mosaic(
     Raises:
         InvalidArgumentError: If an argument is out of its range or there are no blocks.
     """
+    from .checkpoint import from_state_dict
+
+    named = {f"tensors[{index}]": tensor for index, tensor in enumerate(tensors)}
+    model = from_state_dict(named, source="build_mosaic")
+    bases = []
+    for entry in model.entries:
+        base = model.bases[entry.base]
+        bases.append(Base(base.dtype, entry.numel, functools.partial(_read_entry, entry, base)))
+    return mosaic_of_bases(
+        bases,
+        block_size=block_size,
+        capacity=capacity,
+        motifs=motifs,
+        method=method,
+        iterations=iterations,
+        seed=seed,
+        force_zero=force_zero,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def mosaic_of_bases(
+    bases: Sequence[Base],
+    *,
+    block_size: int,
+    capacity: float,
+    motifs: int | None,
+    method: defaults.Method,
+    iterations: int,
+    seed: int,
+    force_zero: bool,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Mosaic:
+    """As :func:`build_mosaic`, of bases, which are read one after another."""
     if method not in defaults.METHODS:
         raise InvalidArgumentError(
             f"method must be one of {', '.join(defaults.METHODS)}, not {method!r}"
         )
     if iterations < 0:
         raise InvalidArgumentError(f"iterations must be at least 0, not {iterations}")
-    motif_dtype = _common_dtype([name for _, name in tensors])
-    elements = tuple(data.size // dtype(name).itemsize for data, name in tensors)
+    motif_dtype = _common_dtype([base.dtype for base in bases])
+    elements = tuple(base.numel for base in bases)
     report = progress or (lambda _phase, _done, _total: None)
 
-    blocks = _core.gather_blocks(
-        list(tensors),
-        block_size,
-        wide=motif_dtype == "F64",
-        threads=threads,
-        progress=lambda done: report("gather", done, sum(elements)),
-    )
+    blocks = _gather(bases, block_size, motif_dtype, threads, report)
     m = len(blocks)
     if m == 0:
         raise InvalidArgumentError("there are no weights to make a mosaic of")
@@ -205,6 +246,31 @@ def build_mosaic(
             blocks, table, threads=threads, progress=lambda done: report("assign", done, m)
         )
     return make(table, indices, exact=False, distortions=tuple(distortions))
+
+
+def _gather(
+    bases: Sequence[Base],
+    block_size: int,
+    motif_dtype: str,
+    threads: int | None,
+    report: Progress,
+) -> Motifs:
+    """The blocks of all bases, of which one at a time is in memory beside them."""
+    wide = motif_dtype == "F64"
+    counts = [_core.block_count(base.numel, block_size) for base in bases]
+    blocks = np.empty((sum(counts), block_size), np.float64 if wide else np.float32)
+    start = 0
+    for base, count in zip(bases, counts, strict=True):
+        blocks[start : start + count] = _core.gather_blocks(
+            [(base.read(), base.dtype)], block_size, wide=wide, threads=threads
+        )
+        start += count
+        report("gather", start, len(blocks))
+    return blocks
+
+
+def _read_entry(entry: Entry, base: Base) -> npt.NDArray[np.uint8]:
+    return gather(entry, base, base.read())
 
 
 def _common_dtype(names: Sequence[str]) -> str:

@@ -9,22 +9,22 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _core, checkpoint, defaults
 from .archive import Archive, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
 from .checkpoint import Checkpoint, Entry
-from .dtypes import MOSAIC_DTYPES, dtype
+from .checkpoint.views import gather
+from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .files import check_target
-from .mosaic import Mosaic, Progress, build_mosaic, mosaic_bound
+from .mosaic import Mosaic, Progress, mosaic_bound, mosaic_of_bases, motif_count
 from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
 from .selection import Decision, Selection, select
 
@@ -80,6 +80,19 @@ class PackOptions:
     exclude: Sequence[str] = ()
     all_parameters: bool = False
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _core.block_count(0, self.block_size)
+        if self.motifs is None:
+            motif_count(0, self.capacity)
+        elif self.motifs < 1:
+            raise InvalidArgumentError(
+                f"the number of motifs must be at least 1, not {self.motifs}"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InvalidArgumentError(f"seed must be at least 0 and below 2^64, not {self.seed}")
+        if self.threads is not None and self.threads < 1:
+            raise InvalidArgumentError(f"threads must be at least 1, not {self.threads}")
 
     @property
     def selection(self) -> Selection:
@@ -371,8 +384,8 @@ def _pack(
     }
     with watch.phase("mosaic"):
         if members:
-            mosaic = build_mosaic(
-                [(model.bases[index].read(), model.bases[index].dtype) for index in members],
+            mosaic = mosaic_of_bases(
+                [model.bases[index] for index in members],
                 block_size=options.block_size,
                 capacity=options.capacity,
                 motifs=options.motifs,
@@ -391,9 +404,7 @@ def _pack(
         }
         if isinstance(target, Path):
             assert overwrite is not None
-            summary = write_archive(
-                target, model, mosaic, members, overwrite=overwrite, **common
-            )
+            summary = write_archive(target, model, mosaic, members, overwrite=overwrite, **common)
         else:
             summary = write_sections(target, None, model, mosaic, members, **common)
     with watch.phase("measure"):
@@ -492,8 +503,7 @@ def _report(
         bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(mosaic.dtype).itemsize)
         if mosaic.exact:
             notes.append(
-                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: "
-                "the mosaic is exact"
+                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: the mosaic is exact"
             )
     coded = 8 * (summary.section_bytes["motifs"] + summary.section_bytes["indices"])
     return PackReport(
@@ -563,7 +573,10 @@ def _compare_tensor(
             f"{other_base.dtype} {list(other.shape)} in the model"
         )
         return TensorVerification(entry.name, False, None, problem)
-    decoded, original = _elements(base, entry), _elements(other_base, other)
+    decoded, original = (
+        gather(entry, base, base.read()),
+        gather(other, other_base, other_base.read()),
+    )
     if np.array_equal(original, decoded):
         return TensorVerification(entry.name, True, 0.0)
     if not _is_mosaic(archive, entry.base):
@@ -582,18 +595,3 @@ def _is_mosaic(archive: Archive, index: int) -> bool:
     return base.stored == "mosaic" and not (
         archive.document.mosaic is not None and archive.document.mosaic.exact
     )
-
-
-def _elements(base: checkpoint.Base, entry: Entry) -> npt.NDArray[np.uint8]:
-    """The elements of a tensor in C order, as bytes."""
-    data = base.read()
-    if entry.strides is None:
-        return data
-    itemsize = dtype(base.dtype).itemsize
-    view = np.lib.stride_tricks.as_strided(
-        data.view(f"V{itemsize}")[entry.offset :],
-        entry.shape,
-        [step * itemsize for step in entry.strides],
-        writeable=False,
-    )
-    return np.ascontiguousarray(view).reshape(-1).view(np.uint8)

@@ -3,7 +3,7 @@
 use momos_core::complexity::bdm;
 use momos_core::complexity::ctm;
 use momos_core::complexity::entropy::BlockEntropy;
-use momos_core::complexity::floats::{FloatType, Floats};
+use momos_core::complexity::floats::{self, Floats, WeightType};
 use momos_core::complexity::planes::{self, Planes, Quantiser};
 use momos_core::complexity::signs;
 use momos_core::complexity::statistics::{self, Statistics};
@@ -15,6 +15,7 @@ use crate::runtime::{invalid_argument, run, to_python_error};
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SignCounter>()?;
     module.add_function(wrap_pyfunction!(pack_signs, module)?)?;
+    module.add_function(wrap_pyfunction!(zero_non_finite, module)?)?;
     module.add_function(wrap_pyfunction!(weight_statistics, module)?)?;
     module.add_function(wrap_pyfunction!(finite_range, module)?)?;
     module.add_function(wrap_pyfunction!(sign_plane_counts, module)?)?;
@@ -28,8 +29,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 type Bytes<'py> = PyReadonlyArray1<'py, u8>;
 
-fn floats<'a>(data: &'a Bytes<'_>, dtype: &str) -> PyResult<Floats<'a>> {
-    let dtype = FloatType::from_name(dtype).map_err(to_python_error)?;
+fn weights_in<'a>(data: &'a Bytes<'_>, dtype: &str) -> PyResult<Floats<'a>> {
+    let dtype = WeightType::from_name(dtype).map_err(to_python_error)?;
     let bytes = data
         .as_slice()
         .map_err(|_| invalid_argument("the bytes of the weights must be contiguous"))?;
@@ -59,7 +60,7 @@ impl SignCounter {
         dtype: &str,
         threads: Option<usize>,
     ) -> PyResult<()> {
-        let weights = floats(&data, dtype)?;
+        let weights = weights_in(&data, dtype)?;
         let counter = &mut self.counter;
         run(py, threads, None, |monitor| {
             counter.update(weights, monitor)
@@ -85,7 +86,7 @@ fn pack_signs<'py>(
     data: Bytes<'py>,
     dtype: &str,
 ) -> PyResult<Bound<'py, PyArray1<u8>>> {
-    let weights = floats(&data, dtype)?;
+    let weights = weights_in(&data, dtype)?;
     let packed = run(py, None, None, |_| {
         let mut words = vec![0; weights.len().div_ceil(64)];
         signs::pack(weights, &mut words);
@@ -94,6 +95,18 @@ fn pack_signs<'py>(
         Ok(bytes)
     })?;
     Ok(packed.into_pyarray(py))
+}
+
+/// The weights with NaN and infinities replaced by zero: uint8 array of the same length.
+#[pyfunction]
+fn zero_non_finite<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    dtype: &str,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let weights = weights_in(&data, dtype)?;
+    let cleaned = run(py, None, None, |_| Ok(floats::zero_non_finite(weights)))?;
+    Ok(cleaned.into_pyarray(py))
 }
 
 /// `(n, zeros, nans, infinities, min, max, sum, sum_of_squares)` of the weights; range without
@@ -107,7 +120,7 @@ fn weight_statistics(
     dtype: &str,
     threads: Option<usize>,
 ) -> PyResult<(u64, u64, u64, u64, f64, f64, f64, f64)> {
-    let weights = floats(&data, dtype)?;
+    let weights = weights_in(&data, dtype)?;
     let all = run(py, threads, None, |monitor| {
         Statistics::of(weights, monitor)
     })?;
@@ -132,7 +145,7 @@ fn finite_range(
     dtype: &str,
     threads: Option<usize>,
 ) -> PyResult<Option<(f64, f64)>> {
-    let weights = floats(&data, dtype)?;
+    let weights = weights_in(&data, dtype)?;
     run(py, threads, None, |monitor| {
         statistics::finite_range(weights, monitor)
     })
@@ -149,7 +162,7 @@ fn sign_plane_counts<'py>(
     columns: usize,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<u64>>> {
-    let weights = floats(&data, dtype)?;
+    let weights = weights_in(&data, dtype)?;
     let mut counts = run(py, threads, None, |monitor| {
         planes::count(weights, columns, Planes::Signs, monitor)
     })?;
@@ -171,7 +184,7 @@ fn level_plane_complexities(
     high: f64,
     threads: Option<usize>,
 ) -> PyResult<Vec<f64>> {
-    let weights = floats(&data, dtype)?;
+    let weights = weights_in(&data, dtype)?;
     run(py, threads, None, |monitor| {
         let quantiser = Quantiser::new(weights.dtype(), low, high, bits)?;
         let table = ctm::squares(planes::WIDTH).expect("4x4 is tabulated");

@@ -150,9 +150,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
             metadata=dict(self.document.metadata),
         )
 
-    def read_base(
-        self, index: int, *, progress: Callable[[int], object] | None = None
-    ) -> Bytes:
+    def read_base(self, index: int, *, progress: Callable[[int], object] | None = None) -> Bytes:
         """The elements of one base as little-endian bytes.
 
         Raises:

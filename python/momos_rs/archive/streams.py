@@ -125,11 +125,11 @@ def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
 def _encode_chunk(chunk: Bytes, itemsize: int, codec: int) -> bytes:
     if codec != _ZSTD:
         chunk = _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(chunk))
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(chunk).data)
 
 
 def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes:
-    data = np.ascontiguousarray(chunk)
+    data = np.ascontiguousarray(chunk).data
     try:
         # A frame says how much it holds; believing it before it is checked would allocate that.
         announced = zstandard.get_frame_parameters(data).content_size

@@ -72,7 +72,7 @@ class _Spool:
     def add(self, name: str, data: bytes | npt.NDArray[np.uint8]) -> str:
         """Appends a section and returns its digest."""
         view = np.frombuffer(data, np.uint8)
-        self.file.write(view)
+        self.file.write(view.data)
         self.sections.append((name, view.size))
         return _core.digest(view)
 
@@ -141,7 +141,8 @@ def write_sections(
             if index in copies:
                 bases.append(BaseRecord(base.dtype, base.numel, "copy", copy_of=copies[index]))
             elif index in places:
-                assert order is not None and mosaic is not None
+                assert order is not None
+                assert mosaic is not None
                 code, renumbering = order
                 stream = code.encode(renumbering[mosaic.tensor_indices(places[index])])
                 digest = spool.add(section_name(index, "mosaic"), stream)
@@ -182,9 +183,7 @@ def _add_mosaic(
     if mosaic is None:
         return None, None
     table = mosaic.table()
-    order, lengths = _core.canonical_order(
-        table, mosaic.block_size, mosaic.dtype, mosaic.counts()
-    )
+    order, lengths = _core.canonical_order(table, mosaic.block_size, mosaic.dtype, mosaic.counts())
     itemsize = dtype(mosaic.dtype).itemsize
     rows = np.ascontiguousarray(table.reshape(len(mosaic.motifs), -1)[order]).reshape(-1)
     regrouped = _core.regroup_motifs(rows, mosaic.block_size, mosaic.dtype, len(order))

@@ -34,7 +34,7 @@ def debugging() -> bool:
 
 
 def _set_debug(_ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    global _debug  # noqa: PLW0603
+    global _debug
     _debug = value
 
 

@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::floats::{FloatType, Floats};
+use super::floats::{Floats, WeightType};
 use super::simd::{self, Level};
 use crate::{Error, Monitor, Result};
 
@@ -46,7 +46,7 @@ impl Quantiser {
     /// # Errors
     /// [`crate::ErrorKind::InvalidArgument`] unless `1 <= bits <= 16` and the ends are finite and
     /// in order.
-    pub fn new(dtype: FloatType, low: f64, high: f64, bits: u32) -> Result<Self> {
+    pub fn new(dtype: WeightType, low: f64, high: f64, bits: u32) -> Result<Self> {
         if !(1..=MAX_BITS).contains(&bits) {
             return Err(Error::invalid_argument(format!(
                 "{bits} bits per weight are not between 1 and {MAX_BITS}"
@@ -59,7 +59,7 @@ impl Quantiser {
             )));
         }
         let levels = f64::from((1u32 << bits) - 1);
-        let step = if dtype == FloatType::F64 {
+        let step = if dtype == WeightType::F64 {
             let range = high - low;
             if range < CONSTANT_BELOW {
                 0.0
@@ -291,8 +291,8 @@ fn sign_keys(rows: [Floats<'_>; WIDTH], keys: &mut [u16]) {
 fn level_keys(rows: [Floats<'_>; WIDTH], quantiser: Quantiser, stride: usize, keys: &mut [u16]) {
     let columns = rows[0].len();
     match rows[0].dtype() {
-        FloatType::F64 => level_keys_f64(rows, quantiser, stride, keys),
-        FloatType::F32 => {
+        WeightType::F64 => level_keys_f64(rows, quantiser, stride, keys),
+        WeightType::F32 => {
             // Straight from the weights, but for the last columns, which no vector fills.
             let whole = columns / simd::COLUMNS * simd::COLUMNS;
             let head = rows.map(|row| row.slice(0, whole).bytes().as_chunks().0);
@@ -413,8 +413,8 @@ mod tests {
         let columns = 4 * (BATCH / 3) + 3;
         let values = noise(columns * 17);
         let bytes = bytes(&values);
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
-        let quantiser = Quantiser::new(FloatType::F32, -2.0, 2.0, 3).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
+        let quantiser = Quantiser::new(WeightType::F32, -2.0, 2.0, 3).unwrap();
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -438,7 +438,7 @@ mod tests {
     fn a_full_batch_of_one_block_does_not_overflow() {
         let columns = 4 * BATCH + 4;
         let bytes = vec![0; 4 * 4 * columns];
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
         let counts = count(weights, columns, Planes::Signs, &Monitor::new()).unwrap();
         assert_eq!(counts[0][0], BATCH as u64 + 1);
     }
@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn ends_are_the_lowest_and_the_highest_level() {
         for bits in 1..=MAX_BITS {
-            let quantiser = Quantiser::new(FloatType::F32, -1.5, 2.5, bits).unwrap();
+            let quantiser = Quantiser::new(WeightType::F32, -1.5, 2.5, bits).unwrap();
             let highest = ((1u32 << bits) - 1) as u16;
             assert_eq!(quantiser.level_f32(-1.5), 0);
             assert_eq!(quantiser.level_f32(2.5), highest);
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_constant_has_one_level() {
-        let quantiser = Quantiser::new(FloatType::F32, 0.5, 0.5 + 1e-9, 8).unwrap();
+        let quantiser = Quantiser::new(WeightType::F32, 0.5, 0.5 + 1e-9, 8).unwrap();
         assert_eq!(quantiser.step(), 0.0);
         assert_eq!(quantiser.level_f32(0.5), 0);
     }
@@ -473,9 +473,9 @@ mod tests {
             (0.0, f64::INFINITY, 8),
             (-3e38, 3e38, 8),
         ] {
-            assert!(Quantiser::new(FloatType::F32, low, high, bits).is_err());
+            assert!(Quantiser::new(WeightType::F32, low, high, bits).is_err());
         }
-        let weights = Floats::new(&[0; 40], FloatType::F32).unwrap();
+        let weights = Floats::new(&[0; 40], WeightType::F32).unwrap();
         assert!(count(weights, 3, Planes::Signs, &Monitor::new()).is_err());
         assert!(count(weights, 0, Planes::Signs, &Monitor::new()).is_err());
     }
@@ -494,13 +494,13 @@ mod tests {
                 .map(|value| (value * 64.0).round() / 64.0)
                 .collect();
             let (dtype, bytes) = match which {
-                0 => (FloatType::F32, bytes(&values)),
+                0 => (WeightType::F32, bytes(&values)),
                 1 => (
-                    FloatType::F16,
+                    WeightType::F16,
                     values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
                 ),
                 _ => (
-                    FloatType::F64,
+                    WeightType::F64,
                     values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
                 ),
             };
@@ -512,7 +512,7 @@ mod tests {
             for (plane, counts) in counts.iter().enumerate() {
                 let expected = reference(&values, columns, |value| {
                     let level = match dtype {
-                        FloatType::F64 => quantiser.level_f64(value.into()),
+                        WeightType::F64 => quantiser.level_f64(value.into()),
                         _ => quantiser.level_f32(value),
                     };
                     level >> plane & 1 == 1

@@ -1,1 +1,11 @@
 //! Which `k` motifs represent the blocks: selection and Lloyd refinement.
+
+mod distinct;
+mod lloyd;
+mod random;
+mod select;
+
+pub use distinct::{Distinct, distinct};
+pub use lloyd::{Refined, lloyd};
+pub use random::SplitMix64;
+pub use select::select;

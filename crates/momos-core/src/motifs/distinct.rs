@@ -1,0 +1,128 @@
+//! The blocks that differ.
+
+use crate::error::{Error, Result};
+use crate::limits::MAX_BLOCK_SIZE;
+use crate::monitor::Monitor;
+use crate::nearest::Element;
+use crate::nearest::row_set::{Equality, RowSet};
+
+/// Blocks between two looks at the monitor.
+const BLOCKS_PER_CHECK: usize = 1 << 14;
+
+/// The different blocks, and which of them each block is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distinct {
+    /// Index of each different block's first occurrence, ascending.
+    pub first: Vec<usize>,
+    /// For every block, which of them it is.
+    pub indices: Vec<u32>,
+}
+
+/// Finds the different blocks, or `None` as soon as there are more than `limit`.
+///
+/// Blocks are told apart by their bits, so 0 and -0 differ, and NaN is like any other value.
+/// `blocks` (m, s) are row-major with s = `block_size`. The monitor advances by m in all.
+///
+/// # Errors
+/// `InvalidArgument` if s is not within 1 to 4096 or the length is no multiple of s;
+/// `Interrupted` if the monitor was cancelled.
+pub fn distinct<T: Element>(
+    blocks: &[T],
+    block_size: usize,
+    limit: usize,
+    monitor: &Monitor,
+) -> Result<Option<Distinct>> {
+    if !(1..=MAX_BLOCK_SIZE).contains(&block_size) || blocks.len() % block_size != 0 {
+        return Err(Error::invalid_argument(format!(
+            "{} values cannot be cut into blocks of {block_size} (at most {MAX_BLOCK_SIZE})",
+            blocks.len()
+        )));
+    }
+    let m = blocks.len() / block_size;
+    let limit = limit.min(u32::MAX as usize - 1);
+    let mut set = RowSet::new(block_size, Equality::Bits);
+    let mut indices = Vec::new();
+    for start in (0..m).step_by(BLOCKS_PER_CHECK) {
+        monitor.check()?;
+        let end = (start + BLOCKS_PER_CHECK).min(m);
+        for index in start..end {
+            indices.push(set.insert(blocks, index));
+            if set.first().len() > limit {
+                return Ok(None);
+            }
+        }
+        monitor.advance((end - start) as u64);
+    }
+    Ok(Some(Distinct {
+        first: set.into_first(),
+        indices,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_told_apart_by_bits_and_numbered_by_first_occurrence() {
+        let blocks = [
+            1.0f64,
+            0.0,
+            f64::NAN,
+            1.0,
+            1.0,
+            -0.0,
+            1.0,
+            0.0,
+            f64::NAN,
+            1.0,
+        ];
+        let found = distinct(&blocks, 2, 3, &Monitor::new()).unwrap().unwrap();
+        assert_eq!(found.indices, [0, 1, 2, 0, 1]);
+        assert_eq!(found.first, [0, 1, 2]);
+        assert_eq!(distinct(&blocks[..8], 2, 2, &Monitor::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        let blocks: Vec<f32> = (0..100_000).map(|i| (i % 5000) as f32).collect();
+        assert!(
+            distinct(&blocks, 1, 4999, &Monitor::new())
+                .unwrap()
+                .is_none()
+        );
+        let monitor = Monitor::new();
+        let found = distinct(&blocks, 1, 5000, &monitor).unwrap().unwrap();
+        assert_eq!(monitor.done(), 100_000);
+        assert!(found.first.into_iter().eq(0..5000));
+        assert!(
+            found
+                .indices
+                .iter()
+                .enumerate()
+                .all(|(i, &index)| index as usize == i % 5000)
+        );
+    }
+
+    #[test]
+    fn nothing_has_no_distinct_blocks() {
+        let found = distinct::<f32>(&[], 4, 0, &Monitor::new())
+            .unwrap()
+            .unwrap();
+        assert!(found.first.is_empty() && found.indices.is_empty());
+        assert!(
+            distinct(&[1.0f32], 1, 0, &Monitor::new())
+                .unwrap()
+                .is_none()
+        );
+        assert!(distinct(&[1.0f32], 2, 9, &Monitor::new()).is_err());
+        assert!(distinct(&[1.0f32], 0, 9, &Monitor::new()).is_err());
+    }
+
+    #[test]
+    fn a_cancelled_search_stops() {
+        let monitor = Monitor::new();
+        monitor.cancel();
+        assert!(distinct(&[1.0f32], 1, 9, &monitor).is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! A hash table of rows that are told apart by their bits.
+
+use super::element::Element;
+
+/// Which values count as the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Equality {
+    /// Equal bit patterns.
+    Bits,
+    /// Equal numbers: as bits, but 0 and -0 are one.
+    Numbers,
+}
+
+/// Distinct rows of one array, numbered in the order of their first occurrence.
+///
+/// Rows are not copied: every call must be given the same array.
+#[derive(Debug)]
+pub struct RowSet {
+    equality: Equality,
+    row_len: usize,
+    /// Index of each distinct row's first occurrence.
+    first: Vec<usize>,
+    /// Part of the hash, and one more than the number of the row; (0, 0) is free.
+    slots: Vec<(u32, u32)>,
+}
+
+impl RowSet {
+    /// An empty set of rows of `row_len` values.
+    pub fn new(row_len: usize, equality: Equality) -> Self {
+        Self {
+            equality,
+            row_len,
+            first: Vec::new(),
+            slots: vec![(0, 0); 1 << 10],
+        }
+    }
+
+    /// Index of each distinct row's first occurrence.
+    pub fn first(&self) -> &[usize] {
+        &self.first
+    }
+
+    /// Index of each distinct row's first occurrence.
+    pub fn into_first(self) -> Vec<usize> {
+        self.first
+    }
+
+    /// The number of the row at `index`, a new one if no row like it was inserted before.
+    #[inline]
+    pub fn insert<T: Element>(&mut self, rows: &[T], index: usize) -> u32 {
+        match self.equality {
+            Equality::Bits => self.insert_by(rows, index, T::bits),
+            Equality::Numbers => self.insert_by(rows, index, |value| {
+                // Adding 0 turns -0 into 0 and leaves all else as it is.
+                T::from_f64(value.to_f64() + 0.0).bits()
+            }),
+        }
+    }
+
+    #[inline]
+    fn insert_by<T: Element>(
+        &mut self,
+        rows: &[T],
+        index: usize,
+        bits: impl Fn(T) -> u64 + Copy,
+    ) -> u32 {
+        let row = &rows[index * self.row_len..][..self.row_len];
+        let hash = hash(row, bits);
+        let tag = (hash >> 32) as u32;
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        loop {
+            let (slot_tag, number) = self.slots[slot];
+            if number == 0 {
+                break;
+            }
+            if slot_tag == tag {
+                let first = self.first[number as usize - 1];
+                let other = &rows[first * self.row_len..][..self.row_len];
+                if row.iter().zip(other).all(|(&a, &b)| bits(a) == bits(b)) {
+                    return number - 1;
+                }
+            }
+            slot = (slot + 1) & mask;
+        }
+        self.first.push(index);
+        self.slots[slot] = (tag, self.first.len() as u32);
+        if self.first.len() * 2 > self.slots.len() {
+            self.grow(rows, bits);
+        }
+        self.first.len() as u32 - 1
+    }
+
+    #[cold]
+    fn grow<T: Element>(&mut self, rows: &[T], bits: impl Fn(T) -> u64 + Copy) {
+        let mask = self.slots.len() * 4 - 1;
+        self.slots.clear();
+        self.slots.resize(mask + 1, (0, 0));
+        for (number, &first) in self.first.iter().enumerate() {
+            let hash = hash(&rows[first * self.row_len..][..self.row_len], bits);
+            let mut slot = hash as usize & mask;
+            while self.slots[slot].1 != 0 {
+                slot = (slot + 1) & mask;
+            }
+            self.slots[slot] = ((hash >> 32) as u32, number as u32 + 1);
+        }
+    }
+}
+
+/// Multiplies and folds word after word, as wyhash does; not meant to withstand an adversary.
+#[inline]
+fn hash<T: Copy>(row: &[T], bits: impl Fn(T) -> u64) -> u64 {
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let mut hash = 0x9e37_79b9_7f4a_7c15;
+    let (pairs, rest) = row.as_chunks::<2>();
+    for &[a, b] in pairs {
+        hash = fold(
+            hash ^ bits(a) ^ bits(b).rotate_left(32),
+            0xa076_1d64_78bd_642f,
+        );
+    }
+    for &a in rest {
+        hash = fold(hash ^ bits(a), 0xe703_7ed1_a0b4_28db);
+    }
+    fold(hash ^ 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_numbered_by_first_occurrence() {
+        let rows = [
+            1.0f32, 2.0, 3.0, 4.0, 1.0, 2.0, 0.0, 1.0, -0.0, 1.0, 3.0, 4.0,
+        ];
+        let numbers = |equality| {
+            let mut set = RowSet::new(2, equality);
+            (0..6)
+                .map(|index| set.insert(&rows, index))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(Equality::Bits), [0, 1, 0, 2, 3, 1]);
+        assert_eq!(numbers(Equality::Numbers), [0, 1, 0, 2, 2, 1]);
+    }
+
+    #[test]
+    fn many_rows_survive_growth() {
+        let rows: Vec<f64> = (0..30_000).map(|i| f64::from(i % 10_000)).collect();
+        let mut set = RowSet::new(1, Equality::Bits);
+        for index in 0..rows.len() {
+            assert_eq!(set.insert(&rows, index), index as u32 % 10_000);
+        }
+        assert!(set.into_first().into_iter().eq(0..10_000));
+    }
+}

@@ -1,0 +1,139 @@
+//! Lloyd's iterations: what they promise, at any number of threads.
+
+use momos_core::motifs::{SplitMix64, lloyd, select};
+use momos_core::nearest::{Element, nearest_motifs};
+use momos_core::{ErrorKind, Monitor};
+use proptest::prelude::*;
+
+fn values<T: Element>(count: usize, seed: u64, scale: f64) -> Vec<T> {
+    let mut random = SplitMix64::new(seed);
+    let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    (0..count)
+        .map(|_| T::from_f64(scale * (unit() + unit() + unit() - 1.5)))
+        .collect()
+}
+
+fn rows<T: Element>(blocks: &[T], size: usize, chosen: &[u64]) -> Vec<T> {
+    chosen
+        .iter()
+        .flat_map(|&index| blocks[index as usize * size..][..size].to_vec())
+        .collect()
+}
+
+fn distortion<T: Element>(blocks: &[T], motifs: &[T], indices: &[u32], size: usize) -> f64 {
+    blocks
+        .chunks(size)
+        .zip(indices)
+        .flat_map(|(block, &index)| block.iter().zip(&motifs[index as usize * size..][..size]))
+        .map(|(x, z)| (x.to_f64() - z.to_f64()).powi(2))
+        .sum()
+}
+
+#[test]
+fn distortion_never_rises_and_is_that_of_the_result() {
+    for size in [1, 2, 4, 11] {
+        let blocks: Vec<f32> = values(5000 * size, 1, 0.1);
+        let motifs = rows(&blocks, size, &select(5000, 100, 2, false).unwrap());
+        let monitor = Monitor::new();
+        let refined = lloyd(&blocks, &motifs, size, 10, false, &monitor).unwrap();
+        assert_eq!(refined.distortions.len(), 11);
+        assert_eq!(monitor.done(), 11 * 5000);
+        // Rounding the means to float32 may cost a little.
+        assert!(
+            refined
+                .distortions
+                .is_sorted_by(|a, b| *b <= a * (1.0 + 1e-6))
+        );
+        assert!(refined.distortions[10] < 0.9 * refined.distortions[0]);
+        let expected = distortion(&blocks, &refined.motifs, &refined.indices, size);
+        assert!((refined.distortions[10] / expected - 1.0).abs() < 1e-9);
+        let again = nearest_motifs(&blocks, &refined.motifs, size, &monitor).unwrap();
+        assert_eq!(refined.indices, again);
+    }
+}
+
+#[test]
+fn threads_do_not_matter() {
+    let blocks: Vec<f32> = values(60_000, 3, 1.0);
+    let motifs = rows(&blocks, 3, &select(20_000, 700, 4, false).unwrap());
+    let refine = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| lloyd(&blocks, &motifs, 3, 4, false, &Monitor::new()).unwrap())
+    };
+    let one = refine(1);
+    assert_eq!(one, refine(2));
+    assert_eq!(one, refine(7));
+}
+
+#[test]
+fn no_iteration_is_a_search() {
+    let blocks: Vec<f64> = values(300, 5, 1.0);
+    let refined = lloyd(&blocks, &blocks[..30], 3, 0, false, &Monitor::new()).unwrap();
+    assert_eq!(refined.motifs, blocks[..30]);
+    assert_eq!(refined.distortions.len(), 1);
+}
+
+#[test]
+fn it_ends_when_nothing_moves() {
+    let blocks = [1.0f32, 1.0, 3.0, 3.0];
+    let monitor = Monitor::new();
+    let refined = lloyd(&blocks, &[0.0, 5.0], 1, 100, false, &monitor).unwrap();
+    assert_eq!(refined.motifs, [1.0, 3.0]);
+    assert_eq!(refined.indices, [0, 0, 1, 1]);
+    assert_eq!(refined.distortions, [10.0, 0.0]);
+    assert_eq!(monitor.done(), 8);
+}
+
+#[test]
+fn motifs_without_blocks_stay() {
+    let blocks = [1.0f32, 2.0];
+    let motifs = [1.5, 100.0, 1.5];
+    let refined = lloyd(&blocks, &motifs, 1, 5, false, &Monitor::new()).unwrap();
+    assert_eq!(refined.motifs, motifs);
+    assert_eq!(refined.indices, [0, 0]);
+}
+
+#[test]
+fn a_fixed_zero_never_moves() {
+    let blocks: Vec<f32> = values(4000, 6, 1.0);
+    let mut motifs = vec![0.0; 4];
+    motifs.extend(rows(&blocks, 4, &select(1000, 20, 7, true).unwrap()));
+    let refined = lloyd(&blocks, &motifs, 4, 5, true, &Monitor::new()).unwrap();
+    assert_eq!(refined.motifs[..4], [0.0; 4]);
+    assert!(refined.indices.contains(&0));
+    let moved = lloyd(&blocks, &motifs, 4, 5, false, &Monitor::new()).unwrap();
+    assert_ne!(moved.motifs[..4], [0.0; 4]);
+    let refused = lloyd(&blocks, &motifs[4..], 4, 5, true, &Monitor::new()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn huge_values_have_finite_means() {
+    let blocks = [1.6e308f64, 1.7e308, 1.8e307, -1.7e308];
+    let refined = lloyd(&blocks, &[1.0e308, -1.0e308], 1, 5, false, &Monitor::new()).unwrap();
+    assert!(refined.motifs.iter().all(|value| value.is_finite()));
+    assert_eq!(refined.motifs[1], -1.7e308);
+}
+
+proptest! {
+    #[test]
+    fn means_are_means(seed in any::<u64>(), size in 1usize..6, k in 1usize..20) {
+        let blocks: Vec<f64> = values(200 * size, seed, 1.0);
+        let motifs = &blocks[..k * size];
+        let first = nearest_motifs(&blocks, motifs, size, &Monitor::new()).unwrap();
+        let refined = lloyd(&blocks, motifs, size, 1, false, &Monitor::new()).unwrap();
+        for motif in 0..k {
+            for d in 0..size {
+                let members = || {
+                    (0..200).filter(|&i| first[i] as usize == motif).map(|i| blocks[i * size + d])
+                };
+                // The sum in the order of the blocks, to the bit.
+                let mean = members().sum::<f64>() / members().count() as f64;
+                prop_assert_eq!(refined.motifs[motif * size + d], mean);
+            }
+        }
+    }
+}
