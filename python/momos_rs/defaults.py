@@ -15,13 +15,17 @@ __all__ = [
     "METHOD",
     "METHODS",
     "SEED",
+    "STEP",
+    "STEP_EXPONENT",
+    "STRUCTURED_METHODS",
     "Method",
 ]
 
-Method = Literal["kmeans", "random"]
-"""How motifs are chosen: see :func:`momos_rs.build_mosaic`."""
+Method = Literal["kmeans", "random", "grid", "trellis"]
+"""How motifs are chosen: see :func:`momos_rs.build_mosaic` and :mod:`momos_rs.structured`."""
 
 METHODS: tuple[Method, ...] = ("kmeans", "random")
+STRUCTURED_METHODS: tuple[Method, ...] = ("grid", "trellis")
 
 BLOCK_SIZE = 4
 CAPACITY = 0.05
@@ -31,3 +35,10 @@ METHOD: Method = "kmeans"
 ITERATIONS = 6
 SEED = 0
 FORCE_ZERO = True
+
+STEP = 0.25
+"""Spacing of the grid of structured motifs, as a multiple of the root mean square of all weights:
+about 3 bits per weight."""
+
+STEP_EXPONENT = 0.5
+"""The step of a tensor is proportional to its root mean square to this power."""

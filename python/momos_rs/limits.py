@@ -5,11 +5,20 @@ The writer refuses what the reader would.
 
 from __future__ import annotations
 
-__all__ = ["ELEMENTS_PER_CHUNK", "MAX_EXPANSION", "MAX_FREE_BYTES", "MAX_RANK"]
+__all__ = [
+    "ELEMENTS_PER_CHUNK",
+    "MAX_DOCUMENT_BYTES",
+    "MAX_EXPANSION",
+    "MAX_FREE_BYTES",
+    "MAX_RANK",
+]
 
 ELEMENTS_PER_CHUNK = 1 << 20
 """Elements per independently compressed chunk of an exact tensor: a few megabytes, enough for the
 compressor to learn from and small enough that threads share one large tensor."""
+
+MAX_DOCUMENT_BYTES = 100_000_000
+"""Largest document in a section of its own: as large as safetensors allows a header to be."""
 
 MAX_RANK = 64
 """Most dimensions of a tensor; torch itself allows 64."""

@@ -30,6 +30,7 @@ __all__ = [
     "Motifs",
     "Progress",
     "build_mosaic",
+    "common_dtype",
     "mosaic_bound",
     "mosaic_of_bases",
     "motif_count",
@@ -201,7 +202,7 @@ def mosaic_of_bases(
         )
     if iterations < 0:
         raise InvalidArgumentError(f"iterations must be at least 0, not {iterations}")
-    motif_dtype = _common_dtype([base.dtype for base in bases])
+    motif_dtype = common_dtype([base.dtype for base in bases])
     elements = tuple(base.numel for base in bases)
     report = progress or (lambda _phase, _done, _total: None)
 
@@ -273,7 +274,7 @@ def _read_entry(entry: Entry, base: Base) -> npt.NDArray[np.uint8]:
     return gather(entry, base, base.read())
 
 
-def _common_dtype(names: Sequence[str]) -> str:
+def common_dtype(names: Sequence[str]) -> str:
     """The narrowest type that holds all values of the given types exactly."""
     distinct = set(names)
     for name in sorted(distinct - set(MOSAIC_DTYPES)):

@@ -21,15 +21,19 @@ from .archive import Archive, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
 from .checkpoint import Checkpoint, Entry
 from .checkpoint.views import gather
+from .dials import Dials
 from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .files import check_target
-from .mosaic import Mosaic, Progress, mosaic_bound, mosaic_of_bases, motif_count
+from .making import Made, Maker
+from .mosaic import Mosaic, Progress, mosaic_bound, motif_count
 from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
 from .selection import Decision, Selection, select
 
 if TYPE_CHECKING:
     import torch
+
+    from .structured import Sensitivity
 
 __all__ = [
     "PackOptions",
@@ -58,7 +62,8 @@ class PackOptions:
         block_size: Values per block, s, from 1 to 4096.
         capacity: Motifs per block, c, above 0 and at most 1; ignored if ``motifs`` is given.
         motifs: Number of motifs, k.
-        method: ``"kmeans"``, or ``"random"`` as in the paper.
+        method: ``"kmeans"``, or ``"random"`` as in the paper; ``"grid"`` or ``"trellis"`` for
+            structured motifs, see :mod:`momos_rs.structured`.
         iterations: Most iterations of Lloyd's algorithm for ``"kmeans"``.
         seed: Seed of the draw of motifs.
         force_zero: Whether the zero block is a motif.
@@ -67,6 +72,18 @@ class PackOptions:
         exclude: Patterns of the names of tensors to keep exact.
         all_parameters: Take all parameters, as in the paper, also those of one dimension.
         threads: Number of threads; all cores by default. The archive does not depend on it.
+        step: For structured motifs, the spacing of the grid as a multiple of the root mean square
+            of all weights.
+        step_exponent: For structured motifs, the step of a tensor is proportional to its root
+            mean square to this power.
+        sensitivity: Importance of tensors or of their elements by name; see
+            :mod:`momos_rs.sensitivity`.
+        target_ratio: Least ratio of bytes in to bytes out; instead of a capacity, a number of
+            motifs or a step, like the four that follow. See :class:`momos_rs.dials.Dials`.
+        target_size: Most bytes of the archive.
+        bits: Most bits of the archive per weight.
+        max_error: Largest relative error over all tensors of the mosaic.
+        max_tensor_error: Largest relative error of each of them.
     """
 
     block_size: int = defaults.BLOCK_SIZE
@@ -80,8 +97,28 @@ class PackOptions:
     exclude: Sequence[str] = ()
     all_parameters: bool = False
     threads: int | None = None
+    step: float = defaults.STEP
+    step_exponent: float = defaults.STEP_EXPONENT
+    sensitivity: Mapping[str, Sensitivity] | None = None
+    target_ratio: float | None = None
+    target_size: float | None = None
+    bits: float | None = None
+    max_error: float | None = None
+    max_tensor_error: float | None = None
 
     def __post_init__(self) -> None:
+        if self.method not in (*defaults.METHODS, *defaults.STRUCTURED_METHODS):
+            raise InvalidArgumentError(
+                f"method must be one of {', '.join(defaults.METHODS)}, "
+                f"{', '.join(defaults.STRUCTURED_METHODS)}, not {self.method!r}"
+            )
+        if not (math.isfinite(self.step) and self.step > 0):
+            raise InvalidArgumentError(f"the step must be above 0, not {self.step}")
+        if not math.isfinite(self.step_exponent):
+            raise InvalidArgumentError(
+                f"the exponent of the step must be finite, not {self.step_exponent}"
+            )
+        self.dials  # noqa: B018 - checks them
         _core.block_count(0, self.block_size)
         if self.motifs is None:
             motif_count(0, self.capacity)
@@ -93,6 +130,13 @@ class PackOptions:
             raise InvalidArgumentError(f"seed must be at least 0 and below 2^64, not {self.seed}")
         if self.threads is not None and self.threads < 1:
             raise InvalidArgumentError(f"threads must be at least 1, not {self.threads}")
+
+    @property
+    def dials(self) -> Dials:
+        """What to reach."""
+        return Dials(
+            self.target_ratio, self.target_size, self.bits, self.max_error, self.max_tensor_error
+        )
 
     @property
     def selection(self) -> Selection:
@@ -374,46 +418,36 @@ def _pack(
             for index, decision in enumerate(decisions)
             if decision.mosaic and index not in copies
         ]
-    mosaic = None
-    settings = {
-        "capacity": options.capacity if options.motifs is None else None,
-        "method": options.method,
-        "iterations": options.iterations if options.method == "kmeans" else 0,
-        "seed": options.seed,
-        "force_zero": options.force_zero,
-    }
     with watch.phase("mosaic"):
-        if members:
-            mosaic = mosaic_of_bases(
-                [model.bases[index] for index in members],
-                block_size=options.block_size,
-                capacity=options.capacity,
-                motifs=options.motifs,
-                method=options.method,
-                iterations=options.iterations,
-                seed=options.seed,
-                force_zero=options.force_zero,
-                threads=options.threads,
-                progress=progress,
-            )
+        made = Maker(model, members, copies, options, progress).make()
+        mosaic = made.mosaic
     with watch.phase("encode and write"):
+        stored = None if made.grid else mosaic
         common: dict[str, Any] = {
             "copies": copies,
-            "settings": settings,
+            "settings": made.settings,
+            "grid": made.grid,
             "progress": progress,
         }
         if isinstance(target, Path):
             assert overwrite is not None
-            summary = write_archive(target, model, mosaic, members, overwrite=overwrite, **common)
+            summary = write_archive(target, model, stored, members, overwrite=overwrite, **common)
         else:
-            summary = write_sections(target, None, model, mosaic, members, **common)
+            summary = write_sections(target, None, model, stored, members, **common)
     with watch.phase("measure"):
         tensors, distortion, energy = _measure(
-            model, mosaic, members, copies, decisions, summary, progress
+            model,
+            mosaic,
+            members,
+            copies,
+            decisions,
+            summary,
+            "grid" if made.grid else "mosaic",
+            progress,
         )
     archive = str(target) if isinstance(target, Path) else None
     return _report(
-        model, archive, options, mosaic, summary, tensors, distortion, energy, copies, watch
+        model, archive, options, made, summary, tensors, distortion, energy, copies, watch
     )
 
 
@@ -436,6 +470,7 @@ def _measure(
     copies: Mapping[int, int],
     decisions: Sequence[Decision],
     summary: ArchiveSummary,
+    stored: str,
     progress: Progress | None,
 ) -> tuple[tuple[TensorReport, ...], float, float]:
     """What became of each stored tensor, the distortion and the sum of squares of the mosaic."""
@@ -467,7 +502,7 @@ def _measure(
                 names=tuple(names[index]),
                 dtype=base.dtype,
                 elements=base.numel,
-                stored="mosaic" if index in places else "exact",
+                stored=stored if index in places else "exact",
                 bytes=summary.stream_bytes[index],
                 distortion=error,
                 relative_error=relative,
@@ -483,7 +518,7 @@ def _report(
     model: Checkpoint,
     archive: str | None,
     options: PackOptions,
-    mosaic: Mosaic | None,
+    made: Made,
     summary: ArchiveSummary,
     tensors: tuple[TensorReport, ...],
     distortion: float,
@@ -491,6 +526,7 @@ def _report(
     copies: Mapping[int, int],
     watch: Stopwatch,
 ) -> PackReport:
+    mosaic = made.mosaic
     notes = [f"{', '.join(each.names)} kept exact: {each.note}" for each in tensors if each.note]
     if copies:
         notes.append(f"{len(copies)} tensors equal another and are stored once")
@@ -505,7 +541,9 @@ def _report(
             notes.append(
                 f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: the mosaic is exact"
             )
-    coded = 8 * (summary.section_bytes["motifs"] + summary.section_bytes["indices"])
+    notes += made.notes
+    sections = summary.section_bytes
+    coded = 8 * (sections["motifs"] + sections["indices"] + sections.get("grid", 0))
     return PackReport(
         source=model.source,
         archive=archive,
@@ -514,7 +552,7 @@ def _report(
         blocks=m,
         block_size=options.block_size,
         motifs=k,
-        motifs_used=summary.motifs_used,
+        motifs_used=len(mosaic.motifs) if mosaic and made.grid else summary.motifs_used,
         capacity=_ratio(k, m),
         method="exact" if mosaic and mosaic.exact else options.method,
         motif_dtype=mosaic.dtype if mosaic else None,
@@ -534,6 +572,7 @@ def _report(
         notes=tuple(notes),
         seconds=dict(watch.seconds),
         peak_memory=peak_memory(),
+        settings=dict(made.settings),
     )
 
 
@@ -592,6 +631,7 @@ def _is_mosaic(archive: Archive, index: int) -> bool:
     base = archive.document.bases[index]
     if base.copy_of is not None:
         base = archive.document.bases[base.copy_of]
-    return base.stored == "mosaic" and not (
-        archive.document.mosaic is not None and archive.document.mosaic.exact
+    return base.stored == "grid" or (
+        base.stored == "mosaic"
+        and not (archive.document.mosaic is not None and archive.document.mosaic.exact)
     )

@@ -49,6 +49,12 @@ impl GridGeometry {
         Ok(Self { geometry })
     }
 
+    /// Values per row.
+    #[getter]
+    fn columns(&self) -> usize {
+        self.geometry.columns
+    }
+
     fn __repr__(&self) -> String {
         let Geometry {
             columns,

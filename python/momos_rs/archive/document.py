@@ -6,6 +6,7 @@ allocated by them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -17,11 +18,14 @@ from ..checkpoint.model import Entry
 from ..dtypes import DTYPES, MOSAIC_DTYPES
 from ..errors import CorruptionError, UnsupportedVersionError
 from ..limits import MAX_EXPANSION, MAX_FREE_BYTES, MAX_RANK
+from .packed_document import PACKED_DOCUMENT
 
 __all__ = [
     "BaseRecord",
     "Document",
+    "GridRecord",
     "MosaicRecord",
+    "check_readable",
     "decode_document",
     "encode_document",
     "section_name",
@@ -31,12 +35,19 @@ VERSION = (1, 0)
 """Version of the format this package writes. A reader accepts any minor of its major version,
 unless the archive requires a feature it does not know."""
 
-FEATURES: frozenset[str] = frozenset()
+GRID_VERSION = (1, 1)
+"""Version of archives with tensors on grids."""
+
+GRID = "grid"
+"""The feature that archives with tensors on grids require."""
+
+FEATURES: frozenset[str] = frozenset({GRID, PACKED_DOCUMENT})
 """Features beyond version 1.0 that this reader knows."""
 
 MOTIFS_SECTION = "motifs"
+GRID_SECTION = "grid"
 
-Stored = Literal["mosaic", "exact", "copy"]
+Stored = Literal["mosaic", "exact", "copy", "grid"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,36 @@ class MosaicRecord:
 
 
 @dataclass(frozen=True)
+class GridRecord:
+    """What is said of tensors on grids, for people: reading them needs none of it.
+
+    Attributes:
+        block_size: Values per block, s, with which the mosaic was described.
+        motifs: Number of distinct blocks, k.
+        blocks: Number of blocks, m.
+        dtype: Type of the motifs.
+        settings: How the points of the grids were chosen.
+    """
+
+    block_size: int
+    motifs: int
+    blocks: int
+    dtype: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class BaseRecord:
     """What is said of one base.
 
     Attributes:
         dtype: Its element type.
         elements: Number of elements.
-        stored: ``"mosaic"``, ``"exact"``, or ``"copy"`` of an earlier base.
-        digest: Digest of its section; empty for a copy.
+        stored: ``"mosaic"``, ``"grid"``, ``"exact"``, or ``"copy"`` of an earlier base.
+        digest: Digest of its section, or of its part of the section of all grids; empty for a
+            copy.
         copy_of: The earlier base that a copy equals.
+        stream_bytes: Bytes of its part of the section of all grids, for ``"grid"``.
     """
 
     dtype: str
@@ -83,6 +115,7 @@ class BaseRecord:
     stored: Stored
     digest: str = ""
     copy_of: int | None = None
+    stream_bytes: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -111,10 +144,13 @@ class Document:
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
+    grid: GridRecord | None = None
 
 
 def section_name(index: int, stored: Stored) -> str:
-    """Name of the section of a base."""
+    """Name of the section of a base; tensors on grids share one."""
+    if stored == "grid":
+        return GRID_SECTION
     return f"{'indices' if stored == 'mosaic' else 'exact'}/{index}"
 
 
@@ -124,7 +160,7 @@ def encode_document(document: Document) -> str:
     return json.dumps(
         {
             "version": list(document.version),
-            "requires": [],
+            "requires": [GRID, PACKED_DOCUMENT] if document.grid else [],
             "writer": document.writer,
             "mosaic": mosaic
             and {
@@ -138,6 +174,7 @@ def encode_document(document: Document) -> str:
                 "exact": mosaic.exact,
                 "settings": dict(mosaic.settings),
             },
+            **({"grid": dataclasses.asdict(document.grid)} if document.grid else {}),
             "bases": [_encode_base(base) for base in document.bases],
             "tensors": [_encode_entry(entry) for entry in document.entries],
             "metadata": dict(document.metadata),
@@ -159,6 +196,8 @@ def _encode_base(base: BaseRecord) -> dict[str, Any]:
         record["of"] = base.copy_of
     else:
         record["digest"] = base.digest
+    if base.stream_bytes is not None:
+        record["bytes"] = base.stream_bytes
     return record
 
 
@@ -186,6 +225,24 @@ def decode_document(text: str, *, source: str, file_size: int, max_bytes: int | 
     """
     try:
         return _Decoder(source, file_size, max_bytes).document(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise CorruptionError(f"{source}: the archive's document is not valid: {error}") from None
+
+
+def check_readable(text: str, *, source: str) -> None:
+    """Checks the version and the required features of a document or its stub.
+
+    Args:
+        text: The JSON.
+        source: Name of the file, for messages.
+
+    Raises:
+        UnsupportedVersionError: If the archive is of another major version or needs a feature
+            this reader does not know.
+        CorruptionError: If the text is no document.
+    """
+    try:
+        _Decoder(source, 0, None).check_readable(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise CorruptionError(f"{source}: the archive's document is not valid: {error}") from None
 
@@ -221,7 +278,7 @@ class _Decoder:
             raise self.fail(f"{name!r} is not a list of sizes")
         return tuple(values)
 
-    def document(self, record: object) -> Document:
+    def check_readable(self, record: object) -> tuple[int, int]:
         version = self.counts(record, "version")
         if len(version) != 2:
             raise self.fail("'version' is not a major and a minor number")
@@ -239,12 +296,17 @@ class _Decoder:
                     f"{self.source} needs the feature {feature!r}, which this version of momos "
                     "does not have (upgrade momos_rs to read it)"
                 )
+        return version[0], version[1]
+
+    def document(self, record: object) -> Document:
+        version = self.check_readable(record)
         mosaic = record["mosaic"] if isinstance(record, dict) and "mosaic" in record else {}
         bases = tuple(
             self.base(index, base) for index, base in enumerate(self.field(record, "bases", list))
         )
         self.check_copies(bases)
         self.check_size(bases)
+        grid = record["grid"] if isinstance(record, dict) and "grid" in record else None
         result = Document(
             entries=self.entries(self.field(record, "tensors", list), bases),
             bases=bases,
@@ -252,12 +314,15 @@ class _Decoder:
             writer=self.field(record, "writer", str),
             metadata=self.field(record, "metadata", dict),
             source=self.field(record, "source", dict),
-            version=(version[0], version[1]),
+            version=version,
+            grid=None if grid is None else self.grid(grid),
         )
         if not all(isinstance(value, str) for value in result.metadata.values()):
             raise self.fail("'metadata' holds something that is not text")
         if mosaic is None and any(base.stored == "mosaic" for base in bases):
             raise self.fail("tensors are part of a mosaic that is not there")
+        if any(base.stored == "grid" for base in bases) != (grid is not None):
+            raise self.fail("there is a grid without tensors, or there are tensors without a grid")
         return result
 
     def base(self, index: int, record: object) -> BaseRecord:
@@ -271,14 +336,18 @@ class _Decoder:
             )
         if stored == "copy":
             return BaseRecord(name, elements, "copy", copy_of=self.count(record, "of"))
-        if stored not in ("mosaic", "exact"):
+        if stored not in ("mosaic", "exact", "grid"):
             raise UnsupportedVersionError(
                 f"{self.source} stores base {index} as {stored!r}, which this version of momos "
                 "does not know"
             )
-        if stored == "mosaic" and name not in MOSAIC_DTYPES:
+        if stored != "exact" and name not in MOSAIC_DTYPES:
             raise self.fail(f"base {index} of type {name} is part of the mosaic")
-        return BaseRecord(name, elements, stored, digest=self.field(record, "digest", str))
+        digest = self.field(record, "digest", str)
+        if stored == "grid":
+            nbytes = self.count(record, "bytes")
+            return BaseRecord(name, elements, "grid", digest, stream_bytes=nbytes)
+        return BaseRecord(name, elements, stored, digest)
 
     def check_copies(self, bases: tuple[BaseRecord, ...]) -> None:
         for index, base in enumerate(bases):
@@ -332,6 +401,15 @@ class _Decoder:
             code_lengths=lengths,
             digest=self.field(record, "digest", str),
             exact=self.field(record, "exact", bool),
+            settings=self.field(record, "settings", dict),
+        )
+
+    def grid(self, record: object) -> GridRecord:
+        return GridRecord(
+            block_size=self.count(record, "block_size"),
+            motifs=self.count(record, "motifs"),
+            blocks=self.count(record, "blocks"),
+            dtype=self.field(record, "dtype", str),
             settings=self.field(record, "settings", dict),
         )
 

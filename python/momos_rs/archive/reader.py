@@ -21,12 +21,16 @@ from ..errors import CorruptionError, InsufficientDataError, MomosError
 from ..mosaic import Mosaic, Motifs
 from ..safetensors_format import Header, parse_header
 from .document import (
+    GRID_SECTION,
     MOTIFS_SECTION,
     BaseRecord,
     Document,
+    GridRecord,
+    check_readable,
     decode_document,
     section_name,
 )
+from .packed_document import DOCUMENT_SECTION, stub_digest, unpack_document
 from .streams import decode_stream
 from .writer import DIGEST_KEY, DOCUMENT_KEY, NO_DIGEST, ArchiveSummary, summarise
 
@@ -85,7 +89,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         self._buffer = buffer
         self._header = _parse(buffer, source)
         self.document: Document = decode_document(
-            self._header.metadata[DOCUMENT_KEY],
+            self._document_text(),
             source=source,
             file_size=len(buffer),
             max_bytes=max_bytes,
@@ -161,7 +165,9 @@ class Archive(Mapping[str, "torch.Tensor"]):
             assert base.copy_of is not None
             return self.read_base(base.copy_of, progress=progress)
         name = section_name(index, base.stored)
-        with self._naming(name):
+        with self._naming(name if base.stored != "grid" else f"{name} of base {index}"):
+            if base.stored == "grid":
+                return self._read_grid(index, base)
             stream = self._section(name, base.digest)
             if base.stored == "exact":
                 return decode_stream(stream, base.nbytes, dtype(base.dtype).itemsize)
@@ -174,6 +180,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
     def mosaic(self) -> Mosaic | None:
         """The mosaic, its motifs in the archive's order; None if everything is exact."""
         record = self.document.mosaic
+        if self.document.grid is not None:
+            return self._grid_mosaic(self.document.grid)
         if record is None:
             return None
         motifs, code = self._motifs
@@ -195,6 +203,23 @@ class Archive(Mapping[str, "torch.Tensor"]):
             requested_motifs=record.requested_motifs,
             exact=record.exact,
         )
+
+    def _read_grid(self, index: int, base: BaseRecord) -> Bytes:
+        assert base.stream_bytes is not None
+        start = sum(each.stream_bytes or 0 for each in self.document.bases[:index])
+        section = self._raw_section(GRID_SECTION)[start : start + base.stream_bytes]
+        _check_digest(section, base.digest)
+        return _core.decode_grid(section, base.elements).to_bytes(base.dtype)
+
+    def _grid_mosaic(self, record: GridRecord) -> Mosaic:
+        from ..structured import mosaic_of_blocks
+
+        decoded = [
+            (self.read_base(index), base.dtype)
+            for index, base in enumerate(self.document.bases)
+            if base.stored == "grid"
+        ]
+        return mosaic_of_blocks(decoded, record.block_size)
 
     def _indices(
         self, base: BaseRecord, stream: Bytes, code: _core.IndexCode
@@ -222,13 +247,28 @@ class Archive(Mapping[str, "torch.Tensor"]):
         record = self.document.bases[index]
         return Base(record.dtype, record.elements, lambda: self.read_base(index))
 
+    def _document_text(self) -> str:
+        """The document, from the metadata or from its own section."""
+        text = self._header.metadata[DOCUMENT_KEY]
+        digest = stub_digest(text)
+        if digest is None:
+            return text
+        # The stub says first whether this reader can go on.
+        check_readable(text, source=self.source)
+        if DOCUMENT_SECTION not in self._header.tensors:
+            raise CorruptionError(f"{self.source}: section {DOCUMENT_SECTION!r} is missing")
+        with self._naming(DOCUMENT_SECTION):
+            return unpack_document(self._section(DOCUMENT_SECTION, digest))
+
     def _section(self, name: str, digest: str) -> Bytes:
+        section = self._raw_section(name)
+        _check_digest(section, digest)
+        return section
+
+    def _raw_section(self, name: str) -> Bytes:
         info = self._header.tensors[name]
         start = self._header.data_start + info.start
-        section = np.frombuffer(self._buffer, np.uint8, info.nbytes, start)
-        if _core.digest(section) != digest:
-            raise CorruptionError("its digest does not match: the file is damaged")
-        return section
+        return np.frombuffer(self._buffer, np.uint8, info.nbytes, start)
 
     @contextlib.contextmanager
     def _naming(self, section: str) -> Iterator[None]:
@@ -245,6 +285,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
             for index, base in enumerate(self.document.bases)
             if base.stored != "copy"
         }
+        if stub_digest(self._header.metadata[DOCUMENT_KEY]) is not None:
+            expected.add(DOCUMENT_SECTION)
         found = self._header.tensors
         for name in sorted(expected ^ found.keys()):
             what = "is missing" if name in expected else "belongs to nothing"
@@ -252,6 +294,18 @@ class Archive(Mapping[str, "torch.Tensor"]):
         for name, info in found.items():
             if info.dtype != "U8" or len(info.shape) != 1 or info.nbytes == 0:
                 raise CorruptionError(f"{self.source}: section {name!r} is no stream of bytes")
+        if GRID_SECTION in expected:
+            announced = sum(base.stream_bytes or 0 for base in self.document.bases)
+            if announced != found[GRID_SECTION].nbytes:
+                raise CorruptionError(
+                    f"{self.source}: section {GRID_SECTION!r} holds {found[GRID_SECTION].nbytes} "
+                    f"bytes instead of {announced}"
+                )
+
+
+def _check_digest(section: Bytes, digest: str) -> None:
+    if _core.digest(section) != digest:
+        raise CorruptionError("its digest does not match: the file is damaged")
 
 
 def _parse(buffer: Buffer, source: str) -> Header:

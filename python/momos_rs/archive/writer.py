@@ -19,14 +19,18 @@ from ..files import replacing
 from ..mosaic import Mosaic
 from ..safetensors_format import encode_header
 from .document import (
+    GRID_SECTION,
+    GRID_VERSION,
     MOTIFS_SECTION,
     BaseRecord,
     Document,
+    GridRecord,
     MosaicRecord,
     decode_document,
     encode_document,
     section_name,
 )
+from .packed_document import DOCUMENT_SECTION, pack_document
 from .streams import encode_stream
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "DOCUMENT_KEY",
     "NO_DIGEST",
     "ArchiveSummary",
+    "GridSections",
     "summarise",
     "write_archive",
     "write_sections",
@@ -51,7 +56,8 @@ class ArchiveSummary:
 
     Attributes:
         file_bytes: Size of the file.
-        section_bytes: Bytes of the header, the motifs, the indices and the exact tensors.
+        section_bytes: Bytes of the header, the motifs, the indices, the grids and the exact
+            tensors.
         stream_bytes: Bytes of the section of each base, 0 for a copy.
         motifs_used: Motifs that represent a block: those that are stored.
     """
@@ -60,6 +66,19 @@ class ArchiveSummary:
     section_bytes: dict[str, int]
     stream_bytes: tuple[int, ...]
     motifs_used: int
+
+
+@dataclass(frozen=True)
+class GridSections:
+    """Tensors on grids, ready to be written.
+
+    Attributes:
+        streams: The stream of each base.
+        record: What is said of all of them.
+    """
+
+    streams: Mapping[int, npt.NDArray[np.uint8]]
+    record: GridRecord
 
 
 @dataclass
@@ -86,6 +105,7 @@ def write_archive(
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
     overwrite: bool,
+    grid: GridSections | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes a checkpoint and the mosaic of some of its bases as an archive.
@@ -98,6 +118,7 @@ def write_archive(
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
         overwrite: Whether an existing file may be replaced.
+        grid: The bases that lie on grids.
         progress: Called while work goes on.
 
     Raises:
@@ -114,6 +135,7 @@ def write_archive(
             members,
             copies=copies,
             settings=settings,
+            grid=grid,
             progress=progress,
         )
 
@@ -127,6 +149,7 @@ def write_sections(
     *,
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
+    grid: GridSections | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes an archive into an open file; arguments as for :func:`write_archive`."""
@@ -135,7 +158,7 @@ def write_sections(
     with tempfile.TemporaryFile(dir=directory) as file:
         spool = _Spool(file)
         record, order = _add_mosaic(spool, mosaic, settings)
-        places = {base: position for position, base in enumerate(members)}
+        places = {} if mosaic is None else {base: place for place, base in enumerate(members)}
         bases = []
         for index, base in enumerate(checkpoint.bases):
             if index in copies:
@@ -147,12 +170,25 @@ def write_sections(
                 stream = code.encode(renumbering[mosaic.tensor_indices(places[index])])
                 digest = spool.add(section_name(index, "mosaic"), stream)
                 bases.append(BaseRecord(base.dtype, base.numel, "mosaic", digest))
+            elif grid is not None and index in grid.streams:
+                stream = grid.streams[index]
+                bases.append(
+                    BaseRecord(
+                        base.dtype,
+                        base.numel,
+                        "grid",
+                        _core.digest(stream),
+                        stream_bytes=stream.size,
+                    )
+                )
             else:
                 kind = dtype(base.dtype)
                 exact = encode_stream(base.read(), kind.itemsize, floating=kind.floating)
                 digest = spool.add(section_name(index, "exact"), exact)
                 bases.append(BaseRecord(base.dtype, base.numel, "exact", digest))
             report("encode", index + 1, len(checkpoint.bases))
+        if grid is not None:
+            spool.add(GRID_SECTION, np.concatenate([grid.streams[i] for i in sorted(grid.streams)]))
         document = Document(
             entries=checkpoint.entries,
             bases=tuple(bases),
@@ -160,8 +196,13 @@ def write_sections(
             writer=f"momos {_core.__version__}",
             metadata=checkpoint.metadata,
             source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
+            **({} if grid is None else {"grid": grid.record, "version": GRID_VERSION}),
         )
-        header = _header(encode_document(document), spool.sections)
+        text = encode_document(document)
+        if grid is not None:
+            text, packed = pack_document(text)
+            spool.add(DOCUMENT_SECTION, packed)
+        header = _header(text, spool.sections)
         size = len(header) + sum(nbytes for _, nbytes in spool.sections)
         # The writer refuses what the reader would.
         decode_document(
@@ -227,10 +268,19 @@ def summarise(
     """What an archive with these sections takes."""
     sizes = dict(sections)
     streams = tuple(
-        0 if base.stored == "copy" else sizes[section_name(index, base.stored)]
+        0
+        if base.stored == "copy"
+        else base.stream_bytes
+        if base.stream_bytes is not None
+        else sizes[section_name(index, base.stored)]
         for index, base in enumerate(bases)
     )
-    kinds = {"header": header_bytes, MOTIFS_SECTION: sizes.get(MOTIFS_SECTION, 0)}
+    kinds = {
+        "header": header_bytes + sizes.get(DOCUMENT_SECTION, 0),
+        MOTIFS_SECTION: sizes.get(MOTIFS_SECTION, 0),
+    }
+    if GRID_SECTION in sizes:
+        kinds[GRID_SECTION] = sizes[GRID_SECTION]
     kinds["indices"] = sum(
         nbytes for base, nbytes in zip(bases, streams, strict=True) if base.stored == "mosaic"
     )
