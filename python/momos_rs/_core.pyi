@@ -218,3 +218,51 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
+# ---- grid
+
+@final
+class GridGeometry:
+    def __new__(
+        cls,
+        elements: int,
+        columns: int,
+        *,
+        transposed: bool = False,
+        within: bool = False,
+        lags: Sequence[int] = ...,
+        period: int = 1,
+    ) -> GridGeometry: ...
+    @property
+    def columns(self) -> int: ...
+
+@final
+class GridTensor:
+    @property
+    def step(self) -> float: ...
+    @property
+    def states(self) -> int: ...
+    def encode(
+        self, *, threads: int | None = None, progress: _Progress | None = None
+    ) -> _Bytes: ...
+    def to_bytes(self, dtype: str) -> _Bytes: ...
+
+def quantise_to_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    states: int = 1,
+    economy: float = 1.0,
+    weights: npt.NDArray[np.float32] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...
+def decode_grid(
+    stream: _Bytes,
+    elements: int,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...
