@@ -268,6 +268,7 @@ class Perturbation:
     def run(
         self, indices: npt.NDArray[np.int64], values: npt.NDArray[np.int64], keep: bool
     ) -> npt.NDArray[np.float64]: ...
+
 def tiled_complexity(
     data: _Bytes,
     dtype: str,
@@ -281,3 +282,51 @@ def tiled_complexity(
 def quantiles(
     data: _Bytes, dtype: str, qs: Sequence[float], *, threads: int | None = None
 ) -> list[float]: ...
+
+# ---- grid
+
+@final
+class GridGeometry:
+    def __new__(
+        cls,
+        elements: int,
+        columns: int,
+        *,
+        transposed: bool = False,
+        within: bool = False,
+        lags: Sequence[int] = ...,
+        period: int = 1,
+    ) -> GridGeometry: ...
+    @property
+    def columns(self) -> int: ...
+
+@final
+class GridTensor:
+    @property
+    def step(self) -> float: ...
+    @property
+    def states(self) -> int: ...
+    def encode(
+        self, *, threads: int | None = None, progress: _Progress | None = None
+    ) -> _Bytes: ...
+    def to_bytes(self, dtype: str) -> _Bytes: ...
+
+def quantise_to_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    states: int = 1,
+    economy: float = 1.0,
+    weights: npt.NDArray[np.float32] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...
+def decode_grid(
+    stream: _Bytes,
+    elements: int,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...

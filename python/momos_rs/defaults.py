@@ -20,15 +20,19 @@ __all__ = [
     "MOTIF_DTYPE",
     "MOTIF_DTYPES",
     "SEED",
+    "STEP",
+    "STEP_EXPONENT",
+    "STRUCTURED_METHODS",
     "Effort",
     "Method",
     "MotifDtype",
 ]
 
-Method = Literal["kmeans", "random"]
-"""How motifs are chosen: see :func:`momos_rs.build_mosaic`."""
+Method = Literal["kmeans", "random", "grid", "trellis"]
+"""How motifs are chosen: see :func:`momos_rs.build_mosaic` and :mod:`momos_rs.structured`."""
 
 METHODS: tuple[Method, ...] = ("kmeans", "random")
+STRUCTURED_METHODS: tuple[Method, ...] = ("grid", "trellis")
 
 Effort = Literal["fast", "default", "best"]
 """How much time coding may take; every effort decodes to the same tensors."""
@@ -52,3 +56,10 @@ EFFORT: Effort = "default"
 MOTIF_DTYPE: MotifDtype = "auto"
 FIXED_POINT_LOSS = 0.02
 """Share of the distortion that fixed-point motifs may add."""
+
+STEP = 0.25
+"""Spacing of the grid of structured motifs, as a multiple of the root mean square of all weights:
+about 3 bits per weight."""
+
+STEP_EXPONENT = 0.5
+"""The step of a tensor is proportional to its root mean square to this power."""

@@ -31,6 +31,7 @@ __all__ = [
     "Motifs",
     "Progress",
     "build_mosaic",
+    "common_dtype",
     "mosaic_bound",
     "mosaic_of_bases",
     "motif_count",

@@ -31,7 +31,7 @@ class TensorReport(Record):
         names: Its names; tied and copied tensors have several.
         dtype: Element type.
         elements: Number of elements.
-        stored: ``"mosaic"`` or ``"exact"``.
+        stored: ``"mosaic"``, ``"grid"`` or ``"exact"``.
         bytes: Bytes of its section.
         distortion: Sum of squared differences to the original; 0 where exact.
         relative_error: Distortion over the sum of squares of the original; 0 where exact.
@@ -75,15 +75,17 @@ class PackReport(Record):
         bytes_out: Bytes of the archive.
         ratio: ``bytes_in / bytes_out``.
         bits_per_weight: Bits of the archive per element.
-        sections: Bytes of the header, the document, the motifs, the indices and the exact tensors.
+        sections: Bytes of the header, the document, the motifs, the indices, the grids and the
+            exact tensors.
         bound_bits: The paper's bound on the mosaic, ``k * s * q + m * ceil(log2 k)`` bits, q being
             the bits of the type of the tensors.
-        bound_share: Bits of the sections of motifs and indices, over the bound.
+        bound_share: Bits of the sections of motifs, indices and grids, over the bound.
         tensors: What became of each stored tensor.
         left_out: What the source holds besides tensors.
         notes: Remarks worth reading.
         seconds: Seconds per phase.
         peak_memory: Most bytes the process had resident so far, None where that is not known.
+        settings: How the mosaic was made, also what a dial chose; empty if there is none.
     """
 
     source: str
@@ -115,6 +117,7 @@ class PackReport(Record):
     notes: tuple[str, ...]
     seconds: dict[str, float]
     peak_memory: int | None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Stopwatch:

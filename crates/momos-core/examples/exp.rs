@@ -70,7 +70,7 @@ fn main() {
             }
             let mo = Monitor::new();
             let t = now();
-            let st = paths::encode(&p, &tree, eff, &mo).unwrap();
+            let st = paths::encode(&p, &tree, c / s, eff, &mo).unwrap();
             te += (now() - t);
             let mut best = 1e9f64;
             for _ in 0..(if eff == Effort::Best { 1 } else { 3 }) {

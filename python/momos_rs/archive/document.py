@@ -6,6 +6,7 @@ allocated by them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ __all__ = [
     "SECTIONS",
     "BaseRecord",
     "Document",
+    "GridRecord",
     "MosaicRecord",
     "StreamRecord",
     "check_version",
@@ -44,9 +46,9 @@ FEATURES: frozenset[str] = frozenset()
 DOCUMENT_SECTION = "document"
 MOTIFS_SECTION = "motifs"
 
-Kind = Literal["mosaic", "exact"]
+Kind = Literal["mosaic", "grid", "exact"]
 
-SECTIONS: Mapping[Kind, str] = {"mosaic": "indices", "exact": "exact"}
+SECTIONS: Mapping[Kind, str] = {"mosaic": "indices", "grid": "grid", "exact": "exact"}
 """The section that holds the streams of each kind."""
 
 IndexCoding = Literal["prefix", "path"]
@@ -85,11 +87,31 @@ class MosaicRecord:
 
 
 @dataclass(frozen=True)
+class GridRecord:
+    """What is said of tensors on grids, for people: reading them needs none of it.
+
+    Attributes:
+        block_size: Values per block, s, with which the mosaic was described.
+        motifs: Number of distinct blocks, k.
+        blocks: Number of blocks, m.
+        dtype: Type of the motifs.
+        settings: How the points of the grids were chosen.
+    """
+
+    block_size: int
+    motifs: int
+    blocks: int
+    dtype: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class StreamRecord:
     """What is said of one stream.
 
     Attributes:
-        kind: ``"mosaic"`` or ``"exact"``; the streams of a kind follow each other in its section.
+        kind: ``"mosaic"``, ``"grid"`` or ``"exact"``; the streams of a kind follow each other in
+            its section.
         bases: The bases whose elements it codes, one after another.
         nbytes: Bytes of the stream.
         digest: Their digest.
@@ -129,7 +151,8 @@ class Document:
         entries: The named tensors, in order.
         bases: What their bytes are.
         streams: Where the bytes are.
-        mosaic: The mosaic, or None if everything is exact.
+        mosaic: The mosaic of free motifs, or None if there is none.
+        grid: What is said of tensors on grids, or None if there are none.
         writer: Name and version of the program that wrote it.
         metadata: The string metadata of the source.
         source: Name and format of the source, what was left out of it, and the like; for people.
@@ -144,6 +167,7 @@ class Document:
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
+    grid: GridRecord | None = None
 
     @cached_property
     def stream_of(self) -> Mapping[int, int]:
@@ -151,13 +175,13 @@ class Document:
         return {base: at for at, stream in enumerate(self.streams) for base in stream.bases}
 
     def stored(self, base: int) -> str:
-        """How a base is stored: ``"mosaic"``, ``"exact"`` or ``"copy"``."""
+        """How a base is stored: ``"mosaic"``, ``"grid"``, ``"exact"`` or ``"copy"``."""
         return self.streams[self.stream_of[base]].kind if base in self.stream_of else "copy"
 
-    def members(self) -> tuple[int, ...]:
-        """The bases of the mosaic, in the order of its blocks."""
+    def members(self, kind: Kind = "mosaic") -> tuple[int, ...]:
+        """The bases of the mosaic (or those stored in another way), in the order of its blocks."""
         return tuple(
-            base for stream in self.streams if stream.kind == "mosaic" for base in stream.bases
+            base for stream in self.streams if stream.kind == kind for base in stream.bases
         )
 
 
@@ -168,6 +192,7 @@ def encode_document(document: Document) -> bytes:
         "requires": [],
         "writer": document.writer,
         "mosaic": None if mosaic is None else _encode_mosaic(mosaic),
+        "grid": None if document.grid is None else dataclasses.asdict(document.grid),
         "bases": [_encode_base(base) for base in document.bases],
         "streams": [
             {
@@ -321,6 +346,7 @@ class _Decoder:
                     "does not have (upgrade momos_rs to read it)"
                 )
         mosaic = record["mosaic"] if isinstance(record, dict) and "mosaic" in record else {}
+        grid = record["grid"] if isinstance(record, dict) and "grid" in record else {}
         bases = tuple(self.base(base) for base in self.field(record, "bases", list))
         self.check_copies(bases)
         self.check_size(bases)
@@ -337,11 +363,14 @@ class _Decoder:
             metadata=self.field(record, "metadata", dict),
             source=self.field(record, "source", dict),
             version=version,
+            grid=None if grid is None else self.grid(grid),
         )
         if not all(isinstance(value, str) for value in result.metadata.values()):
             raise self.fail("'metadata' holds something that is not text")
         if mosaic is None and result.members():
             raise self.fail("tensors are part of a mosaic that is not there")
+        if bool(result.members("grid")) != (grid is not None):
+            raise self.fail("there is a grid without tensors, or there are tensors without a grid")
         return result
 
     def base(self, record: object) -> BaseRecord:
@@ -367,9 +396,9 @@ class _Decoder:
         if any(member >= len(bases) for member in members) or not members:
             raise self.fail("a stream holds a base that is not there")
         types = {bases[member].dtype for member in members}
-        if len(types) != 1 or (kind == "mosaic" and len(members) != 1):
+        if len(types) != 1 or (kind != "exact" and len(members) != 1):
             raise self.fail(f"bases {list(members)} cannot share a stream")
-        if kind == "mosaic" and not types <= set(MOSAIC_DTYPES):
+        if kind != "exact" and not types <= set(MOSAIC_DTYPES):
             raise self.fail(f"base {members[0]} of type {types.pop()} is part of the mosaic")
         return StreamRecord(
             kind, members, self.count(record, "bytes"), self.field(record, "digest", str)
@@ -444,6 +473,15 @@ class _Decoder:
             code_lengths=lengths,
             digest=self.field(record, "digest", str),
             exact=self.field(record, "exact", bool),
+            settings=self.field(record, "settings", dict),
+        )
+
+    def grid(self, record: object) -> GridRecord:
+        return GridRecord(
+            block_size=self.count(record, "block_size"),
+            motifs=self.count(record, "motifs"),
+            blocks=self.count(record, "blocks"),
+            dtype=self.field(record, "dtype", str),
             settings=self.field(record, "settings", dict),
         )
 

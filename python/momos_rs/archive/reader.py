@@ -26,6 +26,7 @@ from .document import (
     SECTIONS,
     BaseRecord,
     Document,
+    GridRecord,
     check_version,
     decode_document,
 )
@@ -184,6 +185,10 @@ class Archive(Mapping[str, "torch.Tensor"]):
             earlier = stream.bases[: stream.bases.index(index)]
             start = sum(self.document.bases[each].nbytes for each in earlier)
             return self._read_group(at)[start : start + base.nbytes]
+        if stream.kind == "grid":
+            with self._naming(self._stream_name(at)):
+                multiples = _core.decode_grid(self._stream(at), base.elements)
+                return multiples.to_bytes(base.dtype)
         motifs, decode = self._motifs
         with self._naming(self._stream_name(at)):
             return _core.scatter_blocks(
@@ -197,6 +202,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
     def mosaic(self) -> Mosaic | None:
         """The mosaic, its motifs in the archive's order; None if everything is exact."""
         record = self.document.mosaic
+        if self.document.grid is not None:
+            return self._grid_mosaic(self.document.grid)
         if record is None:
             return None
         motifs, decode = self._motifs
@@ -214,6 +221,15 @@ class Archive(Mapping[str, "torch.Tensor"]):
             requested_motifs=record.requested_motifs,
             exact=record.exact,
         )
+
+    def _grid_mosaic(self, record: GridRecord) -> Mosaic:
+        from ..structured import mosaic_of_blocks
+
+        decoded = [
+            (self.read_base(index), self.document.bases[index].dtype)
+            for index in self.document.members("grid")
+        ]
+        return mosaic_of_blocks(decoded, record.block_size)
 
     def _decode_group(self, at: int) -> Bytes:
         """The elements of all bases of an exact stream."""

@@ -27,6 +27,7 @@ from .document import (
     VERSION,
     BaseRecord,
     Document,
+    GridRecord,
     IndexCoding,
     Kind,
     MosaicRecord,
@@ -42,6 +43,7 @@ __all__ = [
     "NO_DIGEST",
     "VERSION_KEY",
     "ArchiveSummary",
+    "GridSections",
     "section_digest",
     "summarise",
     "write_archive",
@@ -65,8 +67,8 @@ class ArchiveSummary:
 
     Attributes:
         file_bytes: Size of the file.
-        section_bytes: Bytes of the header, the document, the motifs, the indices and the exact
-            tensors.
+        section_bytes: Bytes of the header, the document, the motifs, the indices, the
+            grids and the exact tensors.
         stream_bytes: Bytes of the stream of each base, 0 for a copy; where several bases share a
             stream, their shares by size.
         motifs_used: Motifs that represent a block: those that are stored.
@@ -76,6 +78,19 @@ class ArchiveSummary:
     section_bytes: dict[str, int]
     stream_bytes: tuple[int, ...]
     motifs_used: int
+
+
+@dataclass(frozen=True)
+class GridSections:
+    """Tensors on grids, ready to be written.
+
+    Attributes:
+        streams: The stream of each base.
+        record: What is said of all of them.
+    """
+
+    streams: Mapping[int, npt.NDArray[np.uint8]]
+    record: GridRecord
 
 
 class _Spool:
@@ -127,6 +142,7 @@ def write_archive(
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
     overwrite: bool,
+    grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
     threads: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
@@ -141,6 +157,7 @@ def write_archive(
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
         overwrite: Whether an existing file may be replaced.
+        grid: The bases that lie on grids.
         effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
         threads: Number of threads; all cores by default.
         progress: Called while work goes on.
@@ -159,6 +176,7 @@ def write_archive(
             members,
             copies=copies,
             settings=settings,
+            grid=grid,
             effort=effort,
             threads=threads,
             progress=progress,
@@ -174,6 +192,7 @@ def write_sections(
     *,
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
+    grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
     threads: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
@@ -196,9 +215,12 @@ def write_sections(
                 )
                 spool.add_stream("mosaic", [base], stream)
                 report("encode", position + 1, len(checkpoint.bases))
-        apart = {*members, *copies}
+        on_grids = {} if grid is None else grid.streams
+        for base in sorted(on_grids):
+            spool.add_stream("grid", [base], on_grids[base])
+        apart = {*copies, *on_grids, *(members if mosaic is not None else ())}
         exact = [index for index in range(len(checkpoint.bases)) if index not in apart]
-        done = len(members)
+        done = len(checkpoint.bases) - len(exact)
         for group in _groups(checkpoint, exact):
             spool.add_stream("exact", group, _encode_exact(checkpoint, group))
             done += len(group)
@@ -214,6 +236,7 @@ def write_sections(
             writer=f"momos {_core.__version__}",
             metadata=checkpoint.metadata,
             source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
+            grid=None if grid is None else grid.record,
         )
         encoded = encode_document(document)
         sections = [(DOCUMENT_SECTION, len(encoded)), *spool.sizes.items()]

@@ -21,6 +21,7 @@ from .console import (
     progress_bar,
     quiet_option,
 )
+from .dials import dial_options
 
 __all__ = ["pack"]
 
@@ -54,10 +55,11 @@ WORST_TENSORS = 5
 )
 @click.option(
     "--method",
-    type=click.Choice(defaults.METHODS),
+    type=click.Choice([*defaults.METHODS, *defaults.STRUCTURED_METHODS]),
     default=defaults.METHOD,
     show_default=True,
-    help="How motifs are chosen: drawn from the blocks, or refined from there.",
+    help="How motifs are chosen: drawn from the blocks, refined from there, or the points of a "
+    "grid, each weight by itself or along a trellis.",
 )
 @click.option(
     "--iterations",
@@ -118,6 +120,7 @@ WORST_TENSORS = 5
     type=click.IntRange(1),
     help="Number of threads; all cores by default. Does not change the archive.",
 )
+@dial_options
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @json_option

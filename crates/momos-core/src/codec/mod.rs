@@ -14,6 +14,7 @@
 //! | [`motif_coder`] | the motifs by adaptive models of their values |
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
 //! | [`repeats`] | (how many blocks differ) |
+//! | [`grid`] | tensors whose values are multiples of a step, chosen for few bits |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
 //! The layout of every stream is written down in `docs/format.md`.
@@ -21,6 +22,7 @@
 pub mod bits;
 pub mod chunks;
 pub mod fixed_width;
+pub mod grid;
 pub mod indices;
 pub mod model;
 pub mod motif_coder;

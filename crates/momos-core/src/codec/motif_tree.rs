@@ -27,6 +27,8 @@ pub struct MotifTree {
     cuts: Vec<Cut>,
     slopes: Vec<Slope>,
     energies: Vec<f32>,
+    values: Vec<f64>,
+    block_size: usize,
 }
 
 /// Where a node splits its motifs.
@@ -109,12 +111,24 @@ impl MotifTree {
             cuts,
             slopes,
             energies,
+            values: builder.values,
+            block_size,
         })
     }
 
     /// Number of motifs.
     pub fn motifs(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Values per motif.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// The table, row by row.
+    pub fn values(&self) -> &[f64] {
+        &self.values
     }
 
     /// The row in the table of the motif at each place.

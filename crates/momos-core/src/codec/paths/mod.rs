@@ -6,25 +6,29 @@
 //! |---|---|---|
 //! | 0 | [`fixed_width`] | every place in `ceil(log2 k)` bits |
 //! | 2 | [`contexts`] | two bytes of choices, then chunks |
+//! | 3 | [`mixing`] | blocks per row (u32), then chunks |
 //!
 //! Each of the [`chunks`] is coded by its own range coder and model, so any number of threads can
 //! decode them.
 
 pub mod contexts;
+pub mod mixing;
 
 use rayon::prelude::*;
 
 use self::contexts::{Choice, ContextModel};
+use self::mixing::{Geometry, MixingModel};
 use super::chunks::{self, ends_early};
 use super::fixed_width;
 use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
 use super::motif_tree::MotifTree;
 use super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use crate::error::{Error, Result};
-use crate::limits::BLOCKS_PER_PATH_CHUNK;
+use crate::limits::{BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
 use crate::monitor::Monitor;
 
 const CONTEXTS: u8 = 2;
+const MIXING: u8 = 3;
 
 /// Blocks between two looks at the monitor and at the end of the bytes.
 const BLOCKS_PER_CHECK: usize = 1 << 12;
@@ -57,21 +61,42 @@ trait PathModel {
 pub fn encode(
     places: &[u32],
     tree: &MotifTree,
-    _row_blocks: usize,
-    _effort: Effort,
+    row_blocks: usize,
+    effort: Effort,
     monitor: &Monitor,
 ) -> Result<Vec<u8>> {
     check_indices(places, tree.motifs())?;
     if fixed_width::size(places.len(), tree.motifs()) > 0 {
-        let choice = Choice::for_blocks(places, tree);
-        let chunks = encode_chunks(places, || ContextModel::new(tree, choice), monitor)?;
-        let mut stream = vec![CONTEXTS, choice.levels, choice.own_after];
+        let (mut stream, chunks) = match effort {
+            Effort::Default => {
+                let choice = Choice::for_blocks(places, tree);
+                let model = || ContextModel::new(tree, choice);
+                let chunks = encode_chunks(places, BLOCKS_PER_PATH_CHUNK, model, monitor)?;
+                (vec![CONTEXTS, choice.levels, choice.own_after], chunks)
+            }
+            Effort::Best => {
+                let row_blocks = u32::try_from(row_blocks).unwrap_or(0);
+                let geometry = Geometry::new(tree);
+                let model = || MixingModel::new(tree, &geometry, row_blocks as usize);
+                let per_chunk = blocks_per_mixing_chunk(row_blocks);
+                let chunks = encode_chunks(places, per_chunk, model, monitor)?;
+                let mut stream = vec![MIXING];
+                stream.extend_from_slice(&row_blocks.to_le_bytes());
+                (stream, chunks)
+            }
+        };
         chunks::join(&mut stream, &chunks);
         if stream.len() < worst_case(places.len(), tree.motifs()) {
             return Ok(stream);
         }
     }
     Ok(encode_fixed_width(places, tree.motifs()))
+}
+
+/// Blocks of a chunk of [`mixing`]: whole rows, if they are not too long.
+fn blocks_per_mixing_chunk(row_blocks: u32) -> usize {
+    let row = (row_blocks as usize).max(1);
+    (BLOCKS_PER_MIXING_CHUNK / row).max(1) * row
 }
 
 /// Decodes the places of `blocks` blocks.
@@ -106,7 +131,19 @@ pub fn decode(
                     tree.motifs()
                 )));
             }
-            decode_chunks(payload, blocks, || ContextModel::new(tree, choice), monitor)
+            let model = || ContextModel::new(tree, choice);
+            decode_chunks(payload, blocks, BLOCKS_PER_PATH_CHUNK, model, monitor)
+        }
+        MIXING => {
+            let (&row_blocks, payload) = payload.split_first_chunk().ok_or_else(ends_early)?;
+            let row_blocks = u32::from_le_bytes(row_blocks);
+            if row_blocks as usize > blocks {
+                return Err(Error::corruption("a row has more blocks than its tensor"));
+            }
+            let geometry = Geometry::new(tree);
+            let model = || MixingModel::new(tree, &geometry, row_blocks as usize);
+            let per_chunk = blocks_per_mixing_chunk(row_blocks);
+            decode_chunks(payload, blocks, per_chunk, model, monitor)
         }
         other => Err(unknown_codec(other)),
     }
@@ -114,11 +151,12 @@ pub fn decode(
 
 fn encode_chunks<M: PathModel>(
     places: &[u32],
+    blocks_per_chunk: usize,
     model: impl Fn() -> M + Sync,
     monitor: &Monitor,
 ) -> Result<Vec<Vec<u8>>> {
     places
-        .par_chunks(BLOCKS_PER_PATH_CHUNK)
+        .par_chunks(blocks_per_chunk)
         .map(|chunk| {
             let mut model = model();
             let mut encoder = RangeEncoder::new();
@@ -137,19 +175,20 @@ fn encode_chunks<M: PathModel>(
 fn decode_chunks<M: PathModel>(
     payload: &[u8],
     blocks: usize,
+    blocks_per_chunk: usize,
     model: impl Fn() -> M + Sync,
     monitor: &Monitor,
 ) -> Result<Vec<u32>> {
-    let chunks = chunks::split(payload, blocks.div_ceil(BLOCKS_PER_PATH_CHUNK))?;
-    for (chunk, start) in chunks.iter().zip((0..).step_by(BLOCKS_PER_PATH_CHUNK)) {
-        let blocks = BLOCKS_PER_PATH_CHUNK.min(blocks - start);
+    let chunks = chunks::split(payload, blocks.div_ceil(blocks_per_chunk))?;
+    for (chunk, start) in chunks.iter().zip((0..).step_by(blocks_per_chunk)) {
+        let blocks = blocks_per_chunk.min(blocks - start);
         if blocks >= (chunk.len() + 8).saturating_mul(MAX_BLOCKS_PER_BYTE) {
             return Err(ends_early());
         }
     }
     let mut places = vec![0u32; blocks];
     places
-        .par_chunks_mut(BLOCKS_PER_PATH_CHUNK)
+        .par_chunks_mut(blocks_per_chunk)
         .zip(chunks)
         .try_for_each(|(slots, bytes)| {
             let mut model = model();
