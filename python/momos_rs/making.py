@@ -116,6 +116,7 @@ class Maker:
             iterations=options.iterations,
             seed=options.seed,
             force_zero=options.force_zero,
+            motif_dtype=options.motif_dtype,
             threads=options.threads,
             progress=self.progress,
         )
@@ -339,6 +340,8 @@ class Maker:
             copies=self.copies,
             settings=made.settings,
             grid=made.grid,
+            effort=self.options.effort,
+            threads=self.options.threads,
         ).file_bytes
 
     def _errors(self, made: Made) -> tuple[float, float]:

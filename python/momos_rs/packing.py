@@ -24,9 +24,18 @@ from .checkpoint.views import gather
 from .dials import Dials
 from .dtypes import dtype
 from .errors import InvalidArgumentError
+from .exactness import find_exact_mosaic
 from .files import check_target
 from .making import Made, Maker
-from .mosaic import Mosaic, Progress, mosaic_bound, motif_count
+from .mosaic import (
+    Mosaic,
+    Progress,
+    common_dtype,
+    exact_mosaic_of_bases,
+    mosaic_bound,
+    motif_count,
+)
+from .precision import check_motif_dtype
 from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
 from .selection import Decision, Selection, select
 
@@ -53,6 +62,10 @@ Model: TypeAlias = "torch.nn.Module | Mapping[str, Any] | Checkpoint"
 
 ARCHIVE_SUFFIX = ".momos"
 
+MOST_FOR_EXACTNESS = 2.0
+"""A model that is a mosaic already is packed as it is if the paper's bound on it is at most so many
+times that of the mosaic asked for."""
+
 
 @dataclass(frozen=True)
 class PackOptions:
@@ -67,6 +80,12 @@ class PackOptions:
         iterations: Most iterations of Lloyd's algorithm for ``"kmeans"``.
         seed: Seed of the draw of motifs.
         force_zero: Whether the zero block is a motif.
+        motif_dtype: The precision of motifs that are not exact: ``"float32"``, ``"float16"``,
+            ``"bfloat16"``, ``"fixed"`` (adds at most 2% to the distortion) or ``"auto"``.
+        effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``. All decode
+            to the same tensors.
+        lossless: Whether every tensor must unpack bit for bit as it was: a mosaic is used only
+            where it is exact.
         include: Patterns of the names of tensors to take instead of those of two or more
             dimensions.
         exclude: Patterns of the names of tensors to keep exact.
@@ -93,6 +112,9 @@ class PackOptions:
     iterations: int = defaults.ITERATIONS
     seed: int = defaults.SEED
     force_zero: bool = defaults.FORCE_ZERO
+    motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE
+    effort: defaults.Effort = defaults.EFFORT
+    lossless: bool = False
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     all_parameters: bool = False
@@ -128,6 +150,21 @@ class PackOptions:
             )
         if not 0 <= self.seed < 2**64:
             raise InvalidArgumentError(f"seed must be at least 0 and below 2^64, not {self.seed}")
+        check_motif_dtype(self.motif_dtype)
+        if self.effort not in defaults.EFFORTS:
+            raise InvalidArgumentError(
+                f"effort must be one of {', '.join(defaults.EFFORTS)}, not {self.effort!r}"
+            )
+        if self.lossless and self.motif_dtype != "auto":
+            raise InvalidArgumentError(
+                f"lossless packing keeps every bit of a motif; it cannot be {self.motif_dtype} too"
+            )
+        if self.lossless and (self.dials or self.method not in defaults.METHODS):
+            raise InvalidArgumentError(
+                "lossless packing keeps every bit, so it cannot meet a target"
+                if self.dials
+                else f"method {self.method} is not lossless"
+            )
         if self.threads is not None and self.threads < 1:
             raise InvalidArgumentError(f"threads must be at least 1, not {self.threads}")
 
@@ -412,21 +449,26 @@ def _pack(
 ) -> PackReport:
     with watch.phase("select"):
         copies = _find_copies(model)
-        decisions = select(model, options.selection, options.block_size)
-        members = [
-            index
-            for index, decision in enumerate(decisions)
-            if decision.mosaic and index not in copies
-        ]
+        decisions, members = _select(model, options, copies, options.block_size)
     with watch.phase("mosaic"):
-        made = Maker(model, members, copies, options, progress).make()
+        found = _find_exact(model, members, options, copies, progress)
+        if found is not None:
+            exact, decisions, members = found
+            made = Made(exact, None, {"method": "exact"})
+        elif options.lossless:
+            members = []
+            made = Made(None, None, {"method": "exact"})
+        else:
+            made = Maker(model, members, copies, options, progress).make()
         mosaic = made.mosaic
     with watch.phase("encode and write"):
         stored = None if made.grid else mosaic
         common: dict[str, Any] = {
             "copies": copies,
-            "settings": made.settings,
+            "settings": {**made.settings, "effort": options.effort},
             "grid": made.grid,
+            "effort": options.effort,
+            "threads": options.threads,
             "progress": progress,
         }
         if isinstance(target, Path):
@@ -449,6 +491,50 @@ def _pack(
     return _report(
         model, archive, options, made, summary, tensors, distortion, energy, copies, watch
     )
+
+
+def _select(
+    model: Checkpoint, options: PackOptions, copies: Mapping[int, int], block_size: int
+) -> tuple[list[Decision], list[int]]:
+    """The decision on every base, and the bases of the mosaic."""
+    decisions = select(model, options.selection, block_size)
+    members = [
+        index for index, decision in enumerate(decisions) if decision.mosaic and index not in copies
+    ]
+    return decisions, members
+
+
+def _find_exact(
+    model: Checkpoint,
+    members: Sequence[int],
+    options: PackOptions,
+    copies: Mapping[int, int],
+    progress: Progress | None,
+) -> tuple[Mosaic, list[Decision], list[int]] | None:
+    """The mosaic that the model already is, with its decisions and members, if that pays."""
+    # Whoever sets a target or a structure does not ask for what the model is.
+    if not options.lossless and (options.dials or options.method not in defaults.METHODS):
+        return None
+    bases = [model.bases[index] for index in members]
+    found = find_exact_mosaic(bases, options.block_size, threads=options.threads)
+    if found is None:
+        return None
+    if not options.lossless:
+        m = sum(_core.block_count(base.numel, options.block_size) for base in bases)
+        k = options.motifs if options.motifs else motif_count(m, options.capacity)
+        bits = 8 * dtype(common_dtype([base.dtype for base in bases])).itemsize
+        asked = mosaic_bound(m, min(k, m), options.block_size, bits)
+        if found.bound > MOST_FOR_EXACTNESS * asked:
+            return None
+    decisions, members = _select(model, options, copies, found.block_size)
+    mosaic = exact_mosaic_of_bases(
+        [model.bases[index] for index in members],
+        block_size=found.block_size,
+        motifs=found.motifs,
+        threads=options.threads,
+        progress=progress,
+    )
+    return None if mosaic is None else (mosaic, decisions, members)
 
 
 def _find_copies(model: Checkpoint) -> dict[int, int]:
@@ -536,26 +622,32 @@ def _report(
     if mosaic is None:
         notes.append("no tensor became part of a mosaic; everything is stored exactly")
     else:
-        bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(mosaic.dtype).itemsize)
+        source_dtype = common_dtype([each.dtype for each in tensors if each.stored != "exact"])
+        bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(source_dtype).itemsize)
         if mosaic.exact:
             notes.append(
-                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: the mosaic is exact"
+                f"the tensors are an exact mosaic of {len(mosaic.motifs)} motifs of "
+                f"{mosaic.block_size} values: every bit is kept"
             )
+            if options.motif_dtype != "auto":
+                notes.append(f"exact motifs are not rounded to {options.motif_dtype}")
     notes += made.notes
     sections = summary.section_bytes
-    coded = 8 * (sections["motifs"] + sections["indices"] + sections.get("grid", 0))
+    coded = 8 * (sections["motifs"] + sections["indices"] + sections["grid"])
     return PackReport(
         source=model.source,
         archive=archive,
         weights=model.numel,
         mosaic_weights=sum(mosaic.elements) if mosaic else 0,
         blocks=m,
-        block_size=options.block_size,
+        block_size=mosaic.block_size if mosaic else options.block_size,
         motifs=k,
         motifs_used=len(mosaic.motifs) if mosaic and made.grid else summary.motifs_used,
         capacity=_ratio(k, m),
         method="exact" if mosaic and mosaic.exact else options.method,
         motif_dtype=mosaic.dtype if mosaic else None,
+        motif_step=mosaic.step if mosaic else None,
+        effort=options.effort,
         lossless=mosaic is None or mosaic.exact,
         distortion=distortion,
         relative_error=_ratio(distortion, energy),
@@ -628,10 +720,9 @@ def _compare_tensor(
 
 
 def _is_mosaic(archive: Archive, index: int) -> bool:
-    base = archive.document.bases[index]
-    if base.copy_of is not None:
-        base = archive.document.bases[base.copy_of]
-    return base.stored == "grid" or (
-        base.stored == "mosaic"
+    copy_of = archive.document.bases[index].copy_of
+    stored = archive.document.stored(index if copy_of is None else copy_of)
+    return stored == "grid" or (
+        stored == "mosaic"
         and not (archive.document.mosaic is not None and archive.document.mosaic.exact)
     )

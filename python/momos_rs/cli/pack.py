@@ -82,6 +82,25 @@ WORST_TENSORS = 5
     help="Make the zero block a motif.",
 )
 @click.option(
+    "--effort",
+    type=click.Choice(defaults.EFFORTS),
+    default=defaults.EFFORT,
+    show_default=True,
+    help="How much time coding may take; all decode to the same tensors.",
+)
+@click.option(
+    "--motif-dtype",
+    type=click.Choice(defaults.MOTIF_DTYPES),
+    default=defaults.MOTIF_DTYPE,
+    show_default=True,
+    help="Precision of motifs that are not exact; fixed adds at most 2% to the distortion.",
+)
+@click.option(
+    "--lossless",
+    is_flag=True,
+    help="Keep every bit: use a mosaic only if the weights are one already.",
+)
+@click.option(
     "--include",
     multiple=True,
     metavar="GLOB",
@@ -149,6 +168,8 @@ def render(report: PackReport) -> str:
         ("motifs (k), used", f"{format_count(report.motifs)}, {format_count(report.motifs_used)}"),
         ("capacity (c)", f"{report.capacity:.4g}"),
         ("method", report.method),
+        ("motifs stored as", _precision(report)),
+        ("effort", report.effort),
         ("distortion", f"{report.distortion:.6g}"),
         ("relative error", f"{report.relative_error:.4g}"),
         ("bytes in", format_bytes(report.bytes_in)),
@@ -189,3 +210,9 @@ def render(report: PackReport) -> str:
     return "\n\n".join(parts[: len(parts) - len(notes)]) + (
         "\n\n" + "\n".join(parts[len(parts) - len(notes) :]) if notes else ""
     )
+
+
+def _precision(report: PackReport) -> str:
+    if report.motif_step is not None:
+        return f"multiples of {report.motif_step:.4g}"
+    return report.motif_dtype or "none"

@@ -64,7 +64,7 @@ impl AdaptiveBit {
     pub fn update(&mut self, bit: bool, limit: u16) {
         debug_assert!(limit <= Self::MAX_LIMIT);
         let one = i32::from(self.one);
-        let target = if bit { 65536 } else { 0 };
+        let target = i32::from(bit) << 16;
         // |target - one| < 2^16 and the step is below 2^15: the product fits 31 bits.
         let moved = one + ((target - one) * STEPS[usize::from(self.seen)] >> 15);
         self.one = moved.clamp(MARGIN, 65536 - MARGIN) as u16;
