@@ -180,7 +180,8 @@ fn sign_plane_counts<'py>(
     let mut counts = run(py, threads, None, |monitor| {
         planes::count(weights, columns, Planes::Signs, monitor)
     })?;
-    Ok(counts.swap_remove(0).into_pyarray(py))
+    let counts: Vec<u64> = counts.swap_remove(0).into_iter().map(u64::from).collect();
+    Ok(counts.into_pyarray(py))
 }
 
 /// The 4x4 BDM of each bit-plane, least significant first, of a matrix of `columns` columns

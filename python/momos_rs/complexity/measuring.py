@@ -68,6 +68,9 @@ SAMPLE = 16 << 20
 """Most bytes that the slow compressors are given by default."""
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+Statistics: TypeAlias = "tuple[int, int, int, int, float, float, float, float]"
+"""As of :func:`_core.weight_statistics`."""
+
 Progress: TypeAlias = "Callable[[str, int, int], object]"
 """Called with a phase, the weights done and the weights in all."""
 
@@ -247,12 +250,12 @@ class _Measurement:
             self._compressor("signs", math.ceil(weights.numel / 8)) as of_signs,
         ):
             for tensor in weights.tensors:
-                data = self._read(tensor)
+                data, found = self._read(tensor)
                 if options.compressors:
                     of_weights.feed(data)
                     packed = _core.pack_signs(data, tensor.dtype)
                     of_signs.feed(bits.append(packed, tensor.numel))
-                tensors.append(self._measure_tensor(tensor, data))
+                tensors.append(self._measure_tensor(tensor, data, found))
                 done += tensor.numel
                 progress("measure", done, weights.numel)
             of_signs.feed(bits.finish())
@@ -277,8 +280,8 @@ class _Measurement:
         if self._weights.numel == 0:
             raise InvalidArgumentError(f"{self._weights.source}: no tensor has finite weights only")
 
-    def _read(self, tensor: WeightTensor) -> Bytes:
-        """The weights of a tensor, all finite, their sums taken."""
+    def _read(self, tensor: WeightTensor) -> tuple[Bytes, Statistics]:
+        """The weights of a tensor, all finite, and their statistics."""
         options = self._options
         data = tensor.read()
         found = _core.weight_statistics(data, tensor.dtype, threads=options.threads)
@@ -291,20 +294,23 @@ class _Measurement:
                     'the values for 0 (non_finite="zero", --non-finite zero)'
                 )
             data = _core.zero_non_finite(data, tensor.dtype)
-        return data
+            found = _core.weight_statistics(data, tensor.dtype, threads=options.threads)
+        return data, found
 
-    def _measure_tensor(self, tensor: WeightTensor, data: Bytes) -> TensorComplexity:
+    def _measure_tensor(
+        self, tensor: WeightTensor, data: Bytes, found: Statistics
+    ) -> TensorComplexity:
         options = self._options
         wanted = options.measures
         totals = self._totals
         sparsity = l2 = signs = sign_plane = qubd = None
-        if wanted & {"sparsity", "norm"}:
-            found = _core.weight_statistics(data, tensor.dtype, threads=options.threads)
-            zeros, sum_of_squares = found[1], found[7]
-            totals.zeros += zeros
-            totals.sum_of_squares += sum_of_squares
-            sparsity = zeros / tensor.numel if "sparsity" in wanted and tensor.numel else None
-            l2 = math.sqrt(sum_of_squares) if "norm" in wanted else None
+        zeros, sum_of_squares = found[1], found[7]
+        totals.zeros += zeros
+        totals.sum_of_squares += sum_of_squares
+        if "sparsity" in wanted and tensor.numel:
+            sparsity = zeros / tensor.numel
+        if "norm" in wanted:
+            l2 = math.sqrt(sum_of_squares)
         if "bdm" in wanted:
             totals.stream.update(data, tensor.dtype, threads=options.threads)
             counter = _core.SignCounter()
@@ -405,7 +411,7 @@ class _Measurement:
         )
 
 
-def _problem(statistics: tuple[int, int, int, int, float, float, float, float]) -> str | None:
+def _problem(statistics: Statistics) -> str | None:
     """What is not finite among weights of these statistics."""
     _, _, nans, infinities, *_ = statistics
     found = [f"{nans} NaN"] if nans else []

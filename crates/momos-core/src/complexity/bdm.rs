@@ -23,7 +23,7 @@ pub fn log2_count(count: u64) -> f64 {
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidArgument`] if there is not one complexity per counter.
-pub fn bdm(counts: &[u64], complexities: &[f64]) -> Result<f64> {
+pub fn bdm<T: Copy + Into<u64>>(counts: &[T], complexities: &[f64]) -> Result<f64> {
     if counts.len() != complexities.len() {
         return Err(Error::invalid_argument(format!(
             "{} counters for a table of {} blocks",
@@ -34,8 +34,9 @@ pub fn bdm(counts: &[u64], complexities: &[f64]) -> Result<f64> {
     Ok(counts
         .iter()
         .zip(complexities)
-        .filter(|&(&count, _)| count > 0)
-        .map(|(&count, complexity)| complexity + log2_count(count))
+        .map(|(&count, complexity)| (count.into(), complexity))
+        .filter(|&(count, _)| count > 0)
+        .map(|(count, complexity)| complexity + log2_count(count))
         .sum())
 }
 
@@ -47,7 +48,7 @@ mod tests {
     #[test]
     fn documented_examples_of_pybdm() {
         let table = ctm::strings(12).unwrap();
-        let mut counts = vec![0; 4096];
+        let mut counts = vec![0u64; 4096];
         counts[0] = 2;
         assert!((bdm(&counts, table).unwrap() - 26.610413747641715).abs() < 1e-12);
         counts[0] = 1;
@@ -64,6 +65,6 @@ mod tests {
 
     #[test]
     fn a_table_of_another_shape_is_refused() {
-        assert!(bdm(&[1], ctm::strings(12).unwrap()).is_err());
+        assert!(bdm(&[1u64], ctm::strings(12).unwrap()).is_err());
     }
 }

@@ -36,4 +36,5 @@ pub mod simd;
 pub mod statistics;
 pub mod symbols;
 pub mod tables;
+mod tasks;
 pub mod tiled;

@@ -5,10 +5,9 @@
 //! No plane is ever written out: a strip of four rows is quantised in registers and cut into the
 //! keys of its blocks, a batch of keys is counted plane by plane.
 
-use rayon::prelude::*;
-
 use super::floats::{Floats, WeightType};
 use super::simd::{self, Level};
+use super::tasks;
 use crate::{Error, Monitor, Result};
 
 /// Rows and columns of a block.
@@ -20,8 +19,9 @@ pub const KEYS: usize = 1 << (WIDTH * WIDTH);
 /// Most bits per level.
 pub const MAX_BITS: u32 = 16;
 
-/// Blocks counted at a time: as many as a 16-bit counter can hold of one kind.
-const BATCH: usize = u16::MAX as usize;
+/// Blocks whose keys are collected before they are counted, so that the counters of one plane
+/// stay in the second-level cache.
+const BATCH: usize = 1 << 15;
 
 /// Blocks quantised at a time: their rows, widened to float32, stay in the first-level cache.
 const SEGMENT: usize = 128;
@@ -158,21 +158,26 @@ pub fn count(
     columns: usize,
     planes: Planes,
     monitor: &Monitor,
-) -> Result<Vec<Vec<u64>>> {
+) -> Result<Vec<Vec<u32>>> {
     let matrix = Matrix::new(weights, columns)?;
     let (down, across) = (matrix.rows() / WIDTH, columns / WIDTH);
     let blocks = down * across;
-    let batches = blocks.div_ceil(BATCH);
-    let counters = || Counters::new(planes.count());
-    let counted = (0..batches)
-        .into_par_iter()
-        .try_fold(counters, |mut counters, batch| {
+    if u32::try_from(blocks).is_err() {
+        return Err(Error::invalid_argument(format!(
+            "{blocks} blocks are more than the 2^32 that a matrix can be counted in"
+        )));
+    }
+    let counted = tasks::fold(
+        blocks.div_ceil(BATCH),
+        || Counters::new(planes.count()),
+        |counters, batch| {
             let range = batch * BATCH..blocks.min((batch + 1) * BATCH);
             counters.count(&matrix, across, range.clone(), planes, monitor)?;
             monitor.advance((range.len() * WIDTH * WIDTH) as u64);
-            Ok(counters)
-        })
-        .try_reduce(counters, |left, right| Ok(left.join(right)))?;
+            Ok(())
+        },
+        Counters::join,
+    )?;
     monitor.advance((weights.len() - blocks * WIDTH * WIDTH) as u64);
     Ok(counted.totals)
 }
@@ -222,8 +227,7 @@ impl<'a> Matrix<'a> {
 
 /// The counters of one thread, and its scratch space.
 struct Counters {
-    totals: Vec<Vec<u64>>,
-    small: Vec<u16>,
+    totals: Vec<Vec<u32>>,
     keys: Vec<u16>,
 }
 
@@ -234,18 +238,14 @@ impl Counters {
     fn new(planes: usize) -> Self {
         Self {
             totals: vec![vec![0; KEYS]; planes],
-            small: Vec::new(),
             keys: Vec::new(),
         }
     }
 
-    fn join(mut self, other: Self) -> Self {
+    fn join(&mut self, other: Self) {
         for (left, right) in self.totals.iter_mut().zip(&other.totals) {
-            for (left, right) in left.iter_mut().zip(right) {
-                *left += right;
-            }
+            tasks::add(left, right);
         }
-        self
     }
 
     /// Counts blocks numbered along strips, `across` to a strip; at most [`BATCH`] of them.
@@ -272,14 +272,10 @@ impl Counters {
             }
             block += last - first;
         }
-        self.small.resize(KEYS, 0);
-        let small: &mut [u16; KEYS] = self.small.as_mut_slice().try_into().expect("resized");
         for (plane, totals) in self.totals.iter_mut().enumerate() {
+            let totals: &mut [u32; KEYS] = totals.as_mut_slice().try_into().expect("one per key");
             for &key in &self.keys[plane * stride..][..blocks.len()] {
-                small[key as usize] += 1;
-            }
-            for (total, count) in totals.iter_mut().zip(small.iter_mut()) {
-                *total += u64::from(std::mem::take(count));
+                totals[key as usize] += 1;
             }
         }
         Ok(())
@@ -387,7 +383,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn reference(values: &[f32], columns: usize, bit: impl Fn(f32) -> bool) -> Vec<u64> {
+    fn reference(values: &[f32], columns: usize, bit: impl Fn(f32) -> bool) -> Vec<u32> {
         let mut counts = vec![0; KEYS];
         let rows = values.len().checked_div(columns).unwrap_or(0);
         for row in (0..rows / 4 * 4).step_by(4) {
@@ -447,15 +443,6 @@ mod tests {
             }
             assert_eq!(monitor.done(), values.len() as u64);
         }
-    }
-
-    #[test]
-    fn a_full_batch_of_one_block_does_not_overflow() {
-        let columns = 4 * BATCH + 4;
-        let bytes = vec![0; 4 * 4 * columns];
-        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
-        let counts = count(weights, columns, Planes::Signs, &Monitor::new()).unwrap();
-        assert_eq!(counts[0][0], BATCH as u64 + 1);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Exact quantiles of weights, without sorting them.
 
-use rayon::prelude::*;
-
 use super::floats::Floats;
+use super::tasks;
 use crate::{Error, Monitor, Result};
 
 /// Weights that one task widens and counts at a time.
@@ -92,35 +91,25 @@ fn histogram(
     monitor: &Monitor,
     part: impl Fn(u32) -> Option<usize> + Sync,
 ) -> Result<Vec<u64>> {
-    (0..weights.len().div_ceil(PIECE))
-        .into_par_iter()
-        .try_fold(
-            || (vec![0u64; HALF], Vec::new()),
-            |(mut counts, mut wide), piece| {
-                monitor.check()?;
-                let start = piece * PIECE;
-                let weights = weights.slice(start, weights.len().min(start + PIECE));
-                wide.resize(PIECE, 0f32);
-                weights.widen_to_f32(&mut wide);
-                for value in &wide[..weights.len()] {
-                    if let Some(index) = part(ordered(value.to_bits())) {
-                        counts[index] += 1;
-                    }
+    let (counts, _) = tasks::fold(
+        weights.len().div_ceil(PIECE),
+        || (vec![0; HALF], vec![0f32; PIECE]),
+        |(counts, wide), piece| {
+            monitor.check()?;
+            let start = piece * PIECE;
+            let weights = weights.slice(start, weights.len().min(start + PIECE));
+            weights.widen_to_f32(wide);
+            for value in &wide[..weights.len()] {
+                if let Some(index) = part(ordered(value.to_bits())) {
+                    counts[index] += 1;
                 }
-                monitor.advance(weights.len() as u64);
-                Ok((counts, wide))
-            },
-        )
-        .map(|counted| counted.map(|(counts, _)| counts))
-        .try_reduce(
-            || vec![0; HALF],
-            |mut left, right| {
-                for (left, right) in left.iter_mut().zip(right) {
-                    *left += right;
-                }
-                Ok(left)
-            },
-        )
+            }
+            monitor.advance(weights.len() as u64);
+            Ok(())
+        },
+        |(left, _), (right, _)| tasks::add(left, &right),
+    )?;
+    Ok(counts)
 }
 
 /// The pattern of a float32 as an integer of the same order.

@@ -5,10 +5,9 @@
 //! parameters): blocks run on across the borders of tensors, and the last incomplete block of the
 //! whole stream is ignored.
 
-use rayon::prelude::*;
-
 use super::floats::Floats;
 use super::simd::{self, Level};
+use super::tasks;
 use crate::{Monitor, Result};
 
 /// Bits per block.
@@ -109,36 +108,18 @@ impl SignCounter {
 
     /// Counts whole blocks.
     fn count_blocks(&mut self, weights: Floats<'_>, monitor: &Monitor) -> Result<()> {
-        let chunks = weights.len().div_ceil(CHUNK);
-        let chunk =
-            |index: usize| weights.slice(index * CHUNK, weights.len().min((index + 1) * CHUNK));
-        if chunks <= 1 || rayon::current_num_threads() == 1 {
-            return (0..chunks)
-                .try_for_each(|index| count_chunk(chunk(index), &mut self.counts, monitor));
-        }
-        let counts = (0..chunks)
-            .into_par_iter()
-            .try_fold(
-                || Box::new([0; KEYS]),
-                |mut counts, index| {
-                    count_chunk(chunk(index), &mut counts, monitor).map(|()| counts)
-                },
-            )
-            .try_reduce(
-                || Box::new([0; KEYS]),
-                |mut left, right| {
-                    add(&mut left, right.iter().copied());
-                    Ok(left)
-                },
-            )?;
-        add(&mut self.counts, counts.iter().copied());
+        let counts = tasks::fold(
+            weights.len().div_ceil(CHUNK),
+            || Box::new([0; KEYS]),
+            |counts, index| {
+                let start = index * CHUNK;
+                let chunk = weights.slice(start, weights.len().min(start + CHUNK));
+                count_chunk(chunk, counts, monitor)
+            },
+            |left, right| tasks::add(&mut left[..], &right[..]),
+        )?;
+        tasks::add(&mut self.counts[..], &counts[..]);
         Ok(())
-    }
-}
-
-fn add(counts: &mut [u64; KEYS], more: impl Iterator<Item = u64>) {
-    for (count, more) in counts.iter_mut().zip(more) {
-        *count += more;
     }
 }
 
@@ -164,7 +145,7 @@ fn count_chunk(weights: Floats<'_>, counts: &mut [u64; KEYS], monitor: &Monitor)
     for block in 0..rest.len() / BLOCK_BITS {
         small[key_at(words, block * BLOCK_BITS)] += 1;
     }
-    add(counts, small.iter().map(|&count| count.into()));
+    tasks::add(&mut counts[..], &small);
     monitor.advance(weights.len() as u64);
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! What one pass over a tensor tells about its values.
 
-use rayon::prelude::*;
-
 use super::floats::{Floats, WeightType};
+use super::tasks;
 use crate::{Monitor, Result};
 
 /// Weights per piece: widened in the cache, and the unit of the fixed order of summation.
@@ -51,15 +50,12 @@ impl Statistics {
     /// [`crate::ErrorKind::Interrupted`].
     pub fn of(weights: Floats<'_>, monitor: &Monitor) -> Result<Self> {
         let task = PIECE * PIECES_PER_TASK;
-        let parts: Vec<Self> = (0..weights.len().div_ceil(task))
-            .into_par_iter()
-            .map(|index| {
-                monitor.check()?;
-                let part = weights.slice(index * task, weights.len().min((index + 1) * task));
-                monitor.advance(part.len() as u64);
-                Ok(Self::of_task(part))
-            })
-            .collect::<Result<_>>()?;
+        let parts = tasks::map(weights.len().div_ceil(task), |index| {
+            monitor.check()?;
+            let part = weights.slice(index * task, weights.len().min((index + 1) * task));
+            monitor.advance(part.len() as u64);
+            Ok(Self::of_task(part))
+        })?;
         Ok(parts.iter().fold(Self::EMPTY, Self::join))
     }
 
@@ -153,24 +149,21 @@ pub fn finite_range(weights: Floats<'_>, monitor: &Monitor) -> Result<Option<(f6
 
 fn range_f32(weights: Floats<'_>, monitor: &Monitor) -> Result<Option<(f64, f64)>> {
     let task = PIECE * PIECES_PER_TASK;
-    let ranges: Vec<Option<(f32, f32)>> = (0..weights.len().div_ceil(task))
-        .into_par_iter()
-        .map(|index| {
-            monitor.check()?;
-            let part = weights.slice(index * task, weights.len().min((index + 1) * task));
-            let mut range = Some((f32::INFINITY, f32::NEG_INFINITY));
-            let mut wide = [0f32; PIECE];
-            let mut start = 0;
-            while start < part.len() {
-                let end = part.len().min(start + PIECE);
-                let piece = part.slice(start, end);
-                piece.widen_to_f32(&mut wide);
-                range = union(range, range_of(&wide[..piece.len()]));
-                start = end;
-            }
-            Ok(range)
-        })
-        .collect::<Result<_>>()?;
+    let ranges = tasks::map(weights.len().div_ceil(task), |index| {
+        monitor.check()?;
+        let part = weights.slice(index * task, weights.len().min((index + 1) * task));
+        let mut range = Some((f32::INFINITY, f32::NEG_INFINITY));
+        let mut wide = [0f32; PIECE];
+        let mut start = 0;
+        while start < part.len() {
+            let end = part.len().min(start + PIECE);
+            let piece = part.slice(start, end);
+            piece.widen_to_f32(&mut wide);
+            range = union(range, range_of(&wide[..piece.len()]));
+            start = end;
+        }
+        Ok(range)
+    })?;
     Ok(ranges
         .into_iter()
         .fold(Some((f32::INFINITY, f32::NEG_INFINITY)), union)

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::tasks;
 use crate::{Error, Monitor, Result};
 
 /// Largest alphabet whose symbols fit the four bits that keys have for them at most.
@@ -305,31 +306,28 @@ impl Grid {
         let down = self.along(rows, self.height, self.step);
         let across = self.along(columns, self.width, self.step);
         let blocks = down * across;
-        let new = || Counter::new(symbols, self.width);
-        let task = |mut counter: Counter, range: Range<usize>| -> Result<Counter> {
-            monitor.check()?;
-            let mut block = range.start;
-            while block < range.end {
-                let (line, first) = (block / across, block % across);
-                let last = across.min(first + range.end - block);
-                for index in first..last {
-                    counter.add(symbols.key(line * self.step, index * self.step, self.width));
+        tasks::fold(
+            blocks.div_ceil(BLOCKS_PER_TASK),
+            || Counter::new(symbols, self.width),
+            |counter, task| {
+                monitor.check()?;
+                let first = task * BLOCKS_PER_TASK;
+                let last = blocks.min(first + BLOCKS_PER_TASK);
+                let mut block = first;
+                while block < last {
+                    let (line, start) = (block / across, block % across);
+                    let end = across.min(start + last - block);
+                    for index in start..end {
+                        let (row, column) = (line * self.step, index * self.step);
+                        counter.add(symbols.key(row, column, self.width));
+                    }
+                    block += end - start;
                 }
-                block += last - first;
-            }
-            monitor.advance(range.len() as u64);
-            Ok(counter)
-        };
-        let range =
-            |index: usize| index * BLOCKS_PER_TASK..blocks.min((index + 1) * BLOCKS_PER_TASK);
-        let tasks = blocks.div_ceil(BLOCKS_PER_TASK);
-        if tasks <= 1 || rayon::current_num_threads() == 1 {
-            return (0..tasks).try_fold(new(), |counter, index| task(counter, range(index)));
-        }
-        (0..tasks)
-            .into_par_iter()
-            .try_fold(new, |counter, index| task(counter, range(index)))
-            .try_reduce(new, |left, right| Ok(left.join(right)))
+                monitor.advance((last - first) as u64);
+                Ok(())
+            },
+            Counter::join,
+        )
     }
 }
 
@@ -442,21 +440,16 @@ impl Counter {
         }
     }
 
-    fn join(mut self, mut other: Self) -> Self {
+    fn join(&mut self, mut other: Self) {
         self.settle();
         other.settle();
-        match (&mut self, other) {
-            (Self::Dense(counts), Self::Dense(more)) => {
-                for (count, more) in counts.iter_mut().zip(more) {
-                    *count += more;
-                }
-            }
+        match (self, other) {
+            (Self::Dense(counts), Self::Dense(more)) => tasks::add(counts, &more),
             (Self::Sparse { counted, .. }, Self::Sparse { counted: more, .. }) => {
                 *counted = std::mem::take(counted).merge(more);
             }
             _ => unreachable!("counters of one width are of one kind"),
         }
-        self
     }
 
     fn into_counts(mut self, width: usize) -> BlockCounts {

@@ -3,10 +3,9 @@
 //! Every weight becomes a tile that holds the bits of its level, so that a 4x4 block sees bits of
 //! different significance together. Tiles of 8 bits are 4x2, of 4 bits 2x2, of others a column.
 
-use rayon::prelude::*;
-
 use super::floats::{Floats, WeightType};
 use super::planes::{KEYS, Matrix, Quantiser, WIDTH};
+use super::tasks;
 use crate::{Monitor, Result};
 
 /// Rows of blocks that one task counts.
@@ -38,39 +37,30 @@ pub fn count(
     let (tile_rows, tile_columns) = tile(quantiser.bits());
     let down = matrix.rows() * tile_rows / WIDTH;
     let across = columns * tile_columns / WIDTH;
-    (0..down.div_ceil(ROWS_PER_TASK))
-        .into_par_iter()
-        .try_fold(
-            || vec![0u64; KEYS],
-            |mut counts, task| {
-                let mut rows = Levels::new(&matrix, quantiser);
-                let mut keys = vec![0u16; across];
-                for block_row in task * ROWS_PER_TASK..down.min((task + 1) * ROWS_PER_TASK) {
-                    monitor.check()?;
-                    keys.fill(0);
-                    for line in 0..WIDTH {
-                        let row = block_row * WIDTH + line;
-                        let levels = rows.get(row / tile_rows);
-                        let plane = row % tile_rows * tile_columns;
-                        add_line(&mut keys, levels, tile_columns, plane, line);
-                    }
-                    for &key in &keys {
-                        counts[key as usize] += 1;
-                    }
-                    monitor.advance(1);
+    tasks::fold(
+        down.div_ceil(ROWS_PER_TASK),
+        || vec![0; KEYS],
+        |counts, task| {
+            let mut rows = Levels::new(&matrix, quantiser);
+            let mut keys = vec![0u16; across];
+            for block_row in task * ROWS_PER_TASK..down.min((task + 1) * ROWS_PER_TASK) {
+                monitor.check()?;
+                keys.fill(0);
+                for line in 0..WIDTH {
+                    let row = block_row * WIDTH + line;
+                    let levels = rows.get(row / tile_rows);
+                    let plane = row % tile_rows * tile_columns;
+                    add_line(&mut keys, levels, tile_columns, plane, line);
                 }
-                Ok(counts)
-            },
-        )
-        .try_reduce(
-            || vec![0; KEYS],
-            |mut left, right| {
-                for (left, right) in left.iter_mut().zip(right) {
-                    *left += right;
+                for &key in &keys {
+                    counts[key as usize] += 1;
                 }
-                Ok(left)
-            },
-        )
+                monitor.advance(1);
+            }
+            Ok(())
+        },
+        |left, right| tasks::add(left, &right),
+    )
 }
 
 /// Adds one line of the manifold to the keys of the blocks that it crosses.
