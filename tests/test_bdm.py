@@ -131,10 +131,10 @@ def test_integers_of_any_type_and_layout(dtype):
 
 
 def test_real_weights():
-    from torchvision.models import squeezenet1_1
-
+    models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    weights = torch.cat([p.detach().flatten() for p in squeezenet1_1().parameters()])[:150_001]
+    parameters = models.squeezenet1_1().parameters()
+    weights = torch.cat([each.detach().flatten() for each in parameters])[:150_001]
     bits = (weights > 0).numpy().astype(int)
     reference = pybdm.BDM(ndim=1)
     assert BDM(ndim=1).bdm(bits) == pytest.approx(reference.bdm(bits), rel=1e-12)
