@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from models import checkpoint_of
 from momos_rs import errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.dials import TOLERANCE, Dials, MissedError, search
-from models import checkpoint_of
 
 
 def model(seed: int = 0) -> Checkpoint:
@@ -107,9 +108,7 @@ def test_the_report_says_what_was_chosen(tmp_path: object) -> None:
         ("grid", {"bits": 200}),
     ],
 )
-def test_what_cannot_be_met_is_answered_by_what_can(
-    method: str, options: dict[str, float]
-) -> None:
+def test_what_cannot_be_met_is_answered_by_what_can(method: str, options: dict[str, float]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="the nearest possible") as caught:
         packing.pack(MODEL, method=method, iterations=1, **options)
     assert "\n" not in str(caught.value)

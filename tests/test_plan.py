@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from models import checkpoint_of
 from momos_rs import checkpoint, errors, packing
 from momos_rs.cli.main import group
 from momos_rs.plan import Plan, plan, plot_plan
-from click.testing import CliRunner
-from models import checkpoint_of
 
 
 def model() -> checkpoint.Checkpoint:
@@ -75,7 +76,14 @@ def test_references_and_advice(result: Plan) -> None:
 def test_the_command_prints_a_table_json_and_a_picture(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "model.safetensors", model())
     command = [
-        "plan", str(tmp_path / "model.safetensors"), "-s", "4", "-c", "0.05", "--steps", "0.5",
+        "plan",
+        str(tmp_path / "model.safetensors"),
+        "-s",
+        "4",
+        "-c",
+        "0.05",
+        "--steps",
+        "0.5",
         "--no-references",
     ]
     shown = CliRunner().invoke(group, command)
@@ -95,7 +103,11 @@ def test_the_picture_shows_every_line(result: Plan) -> None:
     axes = plot_plan(result).axes[0]
     labels = {text.get_text() for text in axes.get_legend().get_texts()}
     assert labels == {
-        "kmeans, s = 2", "kmeans, s = 4", "random, s = 2", "random, s = 4", "trellis",
+        "kmeans, s = 2",
+        "kmeans, s = 4",
+        "random, s = 2",
+        "random, s = 4",
+        "trellis",
         "at the paper's bound",
     }
 
