@@ -24,6 +24,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .archive import Archive
     from .archive import open_archive as open  # noqa: A004
+    from .fisher import fisher_diagonal
     from .mosaic import Mosaic, build_mosaic, mosaic_bound, motif_count
     from .nearest import nearest_motifs
     from .packing import (
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "build_mosaic",
     "errors",
+    "fisher_diagonal",
     "load",
     "mosaic_bound",
     "motif_count",
@@ -73,6 +75,7 @@ _HOMES = {
     "PackReport": ("report", "PackReport"),
     "ProjectionStats": ("projection", "ProjectionStats"),
     "build_mosaic": ("mosaic", "build_mosaic"),
+    "fisher_diagonal": ("fisher", "fisher_diagonal"),
     "load": ("packing", "load"),
     "mosaic_bound": ("mosaic", "mosaic_bound"),
     "motif_count": ("mosaic", "motif_count"),

@@ -80,10 +80,20 @@ def digest(data: _Bytes) -> str: ...
 def canonical_order(
     table: _Bytes, block_size: int, dtype: str, counts: npt.NDArray[np.uint64]
 ) -> tuple[_Indices, list[int]]: ...
+def sorted_order(
+    table: _Bytes, block_size: int, dtype: str, counts: npt.NDArray[np.uint64]
+) -> _Indices: ...
+def encode_motifs(
+    table: _Bytes, block_size: int, dtype: str, motifs: int, *, step: float | None = None
+) -> _Bytes: ...
+def decode_motifs(stream: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def regroup_motifs(table: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def restore_motifs(regrouped: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def split_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
+def sample_repeats(
+    tensors: Sequence[tuple[_Bytes, int]], block_size: int, *, threads: int | None = None
+) -> tuple[int, int]: ...
 
 @final
 class IndexCode:
@@ -106,6 +116,31 @@ class IndexCode:
         progress: _Progress | None = None,
     ) -> _Indices: ...
     def worst_case(self, blocks: int) -> int: ...
+
+@final
+class MotifTree:
+    def __new__(cls, table: _Bytes, block_size: int, dtype: str) -> MotifTree: ...
+    @property
+    def motifs(self) -> int: ...
+    @property
+    def rows(self) -> _Indices: ...
+    def encode(
+        self,
+        places: _Indices,
+        *,
+        row_blocks: int = 0,
+        effort: str = "default",
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Bytes: ...
+    def decode(
+        self,
+        stream: _Bytes,
+        blocks: int,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices: ...
 
 # ---- complexity
 
@@ -201,7 +236,7 @@ class CtmTable:
 @final
 class BlockTally:
     def blocks(self) -> list[tuple[int, int]]: ...
-    def bdm(self, table: CtmTable) -> tuple[float, list[tuple[int, str]]]: ...
+    def bdm(self, table: CtmTable) -> tuple[float, int, tuple[int, str] | None]: ...
     def entropy(self) -> float: ...
     def items(self) -> list[tuple[int, str, int]]: ...
 
@@ -233,3 +268,65 @@ class Perturbation:
     def run(
         self, indices: npt.NDArray[np.int64], values: npt.NDArray[np.int64], keep: bool
     ) -> npt.NDArray[np.float64]: ...
+
+def tiled_complexity(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
+def quantiles(
+    data: _Bytes, dtype: str, qs: Sequence[float], *, threads: int | None = None
+) -> list[float]: ...
+
+# ---- grid
+
+@final
+class GridGeometry:
+    def __new__(
+        cls,
+        elements: int,
+        columns: int,
+        *,
+        transposed: bool = False,
+        within: bool = False,
+        lags: Sequence[int] = ...,
+        period: int = 1,
+    ) -> GridGeometry: ...
+    @property
+    def columns(self) -> int: ...
+
+@final
+class GridTensor:
+    @property
+    def step(self) -> float: ...
+    @property
+    def states(self) -> int: ...
+    def encode(
+        self, *, threads: int | None = None, progress: _Progress | None = None
+    ) -> _Bytes: ...
+    def to_bytes(self, dtype: str) -> _Bytes: ...
+
+def quantise_to_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    states: int = 1,
+    economy: float = 1.0,
+    weights: npt.NDArray[np.float32] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...
+def decode_grid(
+    stream: _Bytes,
+    elements: int,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...

@@ -43,8 +43,9 @@ class MosaicInfo(Record):
         dtype: Type of the motifs.
         method: How the motifs were chosen.
         exact: Whether every block equals its motif.
-        code_lengths: Number of motifs by bits of their index's code; a motif whose code has b bits
-            represents about one block in 2^b.
+        index: How indices are coded: ``"prefix"`` or ``"path"``.
+        code_lengths: For ``"prefix"``, number of motifs by bits of their index's code; a motif
+            whose code has b bits represents about one block in 2^b.
     """
 
     block_size: int
@@ -54,6 +55,7 @@ class MosaicInfo(Record):
     dtype: str
     method: str
     exact: bool
+    index: str
     code_lengths: dict[int, int]
 
 
@@ -69,7 +71,7 @@ class ArchiveInfo(Record):
         tensor_bytes: Bytes of all tensors, ties counted once.
         archive_bytes: Bytes of the file.
         ratio: ``tensor_bytes / archive_bytes``.
-        sections: Bytes of the header, the motifs, the indices and the exact tensors.
+        sections: Bytes of the header, the document, the motifs, the indices and the exact tensors.
         mosaic: The mosaic, or None if everything is exact.
         tensors: The named tensors.
     """
@@ -93,7 +95,7 @@ def describe(archive: Archive) -> ArchiveInfo:
     seen: set[int] = set()
     for entry in document.entries:
         base = document.bases[entry.base]
-        stored: str = "tied" if entry.base in seen else base.stored
+        stored = "tied" if entry.base in seen else document.stored(entry.base)
         nbytes = 0 if entry.base in seen else summary.stream_bytes[entry.base]
         seen.add(entry.base)
         tensors.append(
@@ -118,6 +120,7 @@ def describe(archive: Archive) -> ArchiveInfo:
             dtype=record.dtype,
             method=str(record.settings.get("method", "unknown")),
             exact=record.exact,
+            index=record.index,
             code_lengths={bits: count for bits, count in enumerate(record.code_lengths) if count},
         )
     )

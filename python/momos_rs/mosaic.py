@@ -21,6 +21,7 @@ from .checkpoint.model import Base, Entry
 from .checkpoint.views import gather
 from .dtypes import MOSAIC_DTYPES
 from .errors import InvalidArgumentError
+from .precision import apply_precision, check_motif_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,7 @@ __all__ = [
     "Motifs",
     "Progress",
     "build_mosaic",
+    "common_dtype",
     "mosaic_bound",
     "mosaic_of_bases",
     "motif_count",
@@ -37,6 +39,9 @@ __all__ = [
 
 Progress: TypeAlias = "Callable[[str, int, int], object]"
 """Called with a phase, the work done and the work in all, in units of that phase."""
+
+Refine: TypeAlias = "Callable[..., tuple[Motifs, npt.NDArray[np.uint32], list[float]]]"
+"""An algorithm with the arguments of ``_core.lloyd``."""
 
 Motifs: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float64]"
 
@@ -53,6 +58,8 @@ class Mosaic:
         dtype: Type of the motifs: the narrowest that holds the types of all tensors.
         requested_motifs: The k that was asked for; :attr:`motifs` may be fewer.
         exact: Whether every block equals its motif bit for bit.
+        step: If not None, every value of a motif is a whole multiple of it, rounded to
+            :attr:`dtype`: fixed-point motifs.
         distortions: Sum of squared errors over all blocks before the first and after each
             iteration of Lloyd's algorithm; empty where none ran.
     """
@@ -64,6 +71,7 @@ class Mosaic:
     requested_motifs: int
     exact: bool
     distortions: tuple[float, ...] = ()
+    step: float | None = None
 
     @property
     def block_size(self) -> int:
@@ -129,6 +137,7 @@ def build_mosaic(
     iterations: int = defaults.ITERATIONS,
     seed: int = defaults.SEED,
     force_zero: bool = defaults.FORCE_ZERO,
+    motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Mosaic:
@@ -150,11 +159,14 @@ def build_mosaic(
         iterations: Most iterations of Lloyd's algorithm.
         seed: Seed of the draw, 0 to 2^64 - 1.
         force_zero: Whether the zero block is a motif.
+        motif_dtype: The precision of motifs that do not represent their blocks exactly: a type,
+            or ``"fixed"`` for whole multiples of a step that adds at most 2% to the distortion,
+            which ``"auto"`` chooses if they need fewer bits than the type of the tensors.
         threads: Number of threads; all cores by default. The result does not depend on it.
         progress: Called while work goes on.
 
     Returns:
-        The mosaic, its motifs rounded to the narrowest type that holds the types of all tensors.
+        The mosaic; blocks are assigned to motifs of their final precision.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range or there are no blocks.
@@ -176,6 +188,7 @@ def build_mosaic(
         iterations=iterations,
         seed=seed,
         force_zero=force_zero,
+        motif_dtype=motif_dtype,
         threads=threads,
         progress=progress,
     )
@@ -191,21 +204,27 @@ def mosaic_of_bases(
     iterations: int,
     seed: int,
     force_zero: bool,
+    motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
+    refine: Refine = _core.lloyd,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Mosaic:
-    """As :func:`build_mosaic`, of bases, which are read one after another."""
+    """As :func:`build_mosaic`, of bases, which are read one after another.
+
+    ``refine`` takes the place of Lloyd's algorithm.
+    """
     if method not in defaults.METHODS:
         raise InvalidArgumentError(
             f"method must be one of {', '.join(defaults.METHODS)}, not {method!r}"
         )
     if iterations < 0:
         raise InvalidArgumentError(f"iterations must be at least 0, not {iterations}")
-    motif_dtype = _common_dtype([base.dtype for base in bases])
+    check_motif_dtype(motif_dtype)
+    common = common_dtype([base.dtype for base in bases])
     elements = tuple(base.numel for base in bases)
     report = progress or (lambda _phase, _done, _total: None)
 
-    blocks = _gather(bases, block_size, motif_dtype, threads, report)
+    blocks = _gather(bases, block_size, common, threads, report)
     m = len(blocks)
     if m == 0:
         raise InvalidArgumentError("there are no weights to make a mosaic of")
@@ -213,39 +232,66 @@ def mosaic_of_bases(
         raise InvalidArgumentError(f"the number of motifs must be at least 1, not {motifs}")
     k = min(motifs, m) if motifs is not None else motif_count(m, capacity)
 
-    def make(table: Motifs, indices: npt.NDArray[np.uint32], **rest: Any) -> Mosaic:
-        return Mosaic(table, indices, elements, motif_dtype, k, **rest)
-
     distinct = _core.distinct_blocks(blocks, k, threads=threads)
     if distinct is not None:
         first, indices = distinct
-        return make(blocks[first], indices, exact=True)
+        return Mosaic(blocks[first], indices, elements, common, k, exact=True)
 
     chosen = _core.select_blocks(m, k, seed, force_zero=force_zero)
     table = blocks[chosen]
     if force_zero:
         table = np.concatenate([np.zeros((1, block_size), blocks.dtype), table])
-    if method == "random" or iterations == 0:
-        indices = _core.nearest_motifs(
-            blocks, table, threads=threads, progress=lambda done: report("assign", done, m)
-        )
-        return make(table, indices, exact=False)
 
-    total = m * (iterations + 1)
-    table, indices, distortions = _core.lloyd(
-        blocks,
-        table,
-        iterations,
-        fixed_zero=force_zero,
-        threads=threads,
-        progress=lambda done: report("refine motifs", done, total),
-    )
-    if motif_dtype in ("BF16", "F16"):
-        table = _round(table, motif_dtype)
-        indices = _core.nearest_motifs(
+    def assign(table: Motifs) -> npt.NDArray[np.uint32]:
+        return _core.nearest_motifs(
             blocks, table, threads=threads, progress=lambda done: report("assign", done, m)
         )
-    return make(table, indices, exact=False, distortions=tuple(distortions))
+
+    distortions: tuple[float, ...] = ()
+    if method == "random" or iterations == 0:
+        indices = assign(table)
+    else:
+        total = m * (iterations + 1)
+        table, indices, refined = refine(
+            blocks,
+            table,
+            iterations,
+            fixed_zero=force_zero,
+            threads=threads,
+            progress=lambda done: report("refine motifs", done, total),
+        )
+        distortions = tuple(refined)
+    precise = apply_precision(blocks, table, indices, common, motif_dtype, assign)
+    return Mosaic(
+        precise.table,
+        precise.indices,
+        elements,
+        precise.dtype,
+        k,
+        exact=False,
+        distortions=distortions,
+        step=precise.step,
+    )
+
+
+def exact_mosaic_of_bases(
+    bases: Sequence[Base],
+    *,
+    block_size: int,
+    motifs: int,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Mosaic | None:
+    """The mosaic whose motifs are the distinct blocks; None if there are more than ``motifs``."""
+    common = common_dtype([base.dtype for base in bases])
+    report = progress or (lambda _phase, _done, _total: None)
+    blocks = _gather(bases, block_size, common, threads, report)
+    distinct = _core.distinct_blocks(blocks, motifs, threads=threads)
+    if distinct is None:
+        return None
+    first, indices = distinct
+    elements = tuple(base.numel for base in bases)
+    return Mosaic(blocks[first], indices, elements, common, len(first), exact=True)
 
 
 def _gather(
@@ -273,7 +319,7 @@ def _read_entry(entry: Entry, base: Base) -> npt.NDArray[np.uint8]:
     return gather(entry, base, base.read())
 
 
-def _common_dtype(names: Sequence[str]) -> str:
+def common_dtype(names: Sequence[str]) -> str:
     """The narrowest type that holds all values of the given types exactly."""
     distinct = set(names)
     for name in sorted(distinct - set(MOSAIC_DTYPES)):
@@ -281,10 +327,3 @@ def _common_dtype(names: Sequence[str]) -> str:
     if len(distinct) == 1:
         return distinct.pop()
     return "F64" if "F64" in distinct else "F32"
-
-
-def _round(table: Motifs, name: str) -> Motifs:
-    rows = np.arange(len(table), dtype=np.uint32)
-    rounded = _core.scatter_blocks(table, rows, table.size, name)
-    result: Motifs = _core.gather_blocks([(rounded, name)], table.shape[1])
-    return result

@@ -6,10 +6,12 @@ use momos_core::complexity::entropy::BlockEntropy;
 use momos_core::complexity::floats::{self, Floats, WeightType};
 use momos_core::complexity::perturbation::{self, Metric};
 use momos_core::complexity::planes::{self, Planes, Quantiser};
+use momos_core::complexity::quantile;
 use momos_core::complexity::signs;
 use momos_core::complexity::statistics::{self, Statistics};
 use momos_core::complexity::symbols::{self, BlockCounts, Partition, Symbols};
 use momos_core::complexity::tables;
+use momos_core::complexity::tiled;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -30,6 +32,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(finite_range, module)?)?;
     module.add_function(wrap_pyfunction!(sign_plane_counts, module)?)?;
     module.add_function(wrap_pyfunction!(level_plane_complexities, module)?)?;
+    module.add_function(wrap_pyfunction!(tiled_complexity, module)?)?;
+    module.add_function(wrap_pyfunction!(quantiles, module)?)?;
     module.add_function(wrap_pyfunction!(bdm_of_counts, module)?)?;
     module.add_function(wrap_pyfunction!(block_entropy, module)?)?;
     module.add_function(wrap_pyfunction!(ctm_strings, module)?)?;
@@ -205,6 +209,44 @@ fn level_plane_complexities(
     })
 }
 
+/// The 4x4 BDM of the tiled manifold of a matrix; arguments as of `level_plane_complexities`.
+#[pyfunction]
+#[pyo3(signature = (data, dtype, columns, bits, low, high, *, threads=None))]
+#[allow(clippy::too_many_arguments)]
+fn tiled_complexity(
+    py: Python<'_>,
+    data: Bytes<'_>,
+    dtype: &str,
+    columns: usize,
+    bits: u32,
+    low: f64,
+    high: f64,
+    threads: Option<usize>,
+) -> PyResult<f64> {
+    let weights = weights_in(&data, dtype)?;
+    run(py, threads, None, |monitor| {
+        let quantiser = Quantiser::new(weights.dtype(), low, high, bits)?;
+        let table = ctm::squares(planes::WIDTH).expect("4x4 is tabulated");
+        bdm::bdm(&tiled::count(weights, columns, quantiser, monitor)?, table)
+    })
+}
+
+/// Quantiles of the weights as float32, interpolated linearly as by torch.
+#[pyfunction]
+#[pyo3(signature = (data, dtype, qs, *, threads=None))]
+fn quantiles(
+    py: Python<'_>,
+    data: Bytes<'_>,
+    dtype: &str,
+    qs: Vec<f32>,
+    threads: Option<usize>,
+) -> PyResult<Vec<f32>> {
+    let weights = weights_in(&data, dtype)?;
+    run(py, threads, None, |monitor| {
+        quantile::quantiles(weights, &qs, monitor)
+    })
+}
+
 /// Sum of `complexity + log2(count)` over the counts that are not 0.
 #[pyfunction]
 fn bdm_of_counts(
@@ -372,17 +414,23 @@ impl BlockTally {
         self.counts.iter().map(total).collect()
     }
 
-    /// `(bdm, missing)`: the complexity by a table, and width and digits of the blocks it lacks.
-    fn bdm(&self, py: Python<'_>, table: &CtmTable) -> PyResult<(f64, Vec<(usize, String)>)> {
+    /// `(bdm, missing, first)`: the complexity by a table, the number of distinct blocks it lacks,
+    /// and width and digits of the first of them.
+    #[allow(clippy::type_complexity)]
+    fn bdm(
+        &self,
+        py: Python<'_>,
+        table: &CtmTable,
+    ) -> PyResult<(f64, usize, Option<(usize, String)>)> {
         let found = run(py, None, None, |_| Ok(table.get().complexity(&self.counts)))?;
         let Some(found) = found else {
             let lacks = |each: &&BlockCounts| table.get().width(each.width).is_none();
             let width = self.counts.iter().find(lacks).map_or(0, |each| each.width);
             return Err(PyKeyError::new_err(width));
         };
-        let missing = found.missing.into_iter();
-        let named = missing.map(|(width, key)| (width, self.digits(width, key)));
-        Ok((found.bdm, named.collect()))
+        let first = found.first_missing;
+        let first = first.map(|(width, key)| (width, self.digits(width, key)));
+        Ok((found.bdm, found.missing, first))
     }
 
     /// Entropy in bits of the blocks of all widths.
@@ -413,8 +461,10 @@ impl BlockTally {
         let bits = symbols::key_bits(self.alphabet);
         let elements = width.pow(self.dimensions as u32);
         let mask = (1 << bits) - 1;
-        let symbols = (0..elements).map(|index| key >> (index * bits) & mask);
-        symbols.map(|symbol| symbol.to_string()).collect()
+        let symbols = (0..elements).map(|index| (key >> (index * bits) & mask) as u32);
+        symbols
+            .map(|symbol| char::from_digit(symbol, 36).expect("at most four bits"))
+            .collect()
     }
 }
 

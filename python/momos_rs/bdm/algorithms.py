@@ -62,7 +62,8 @@ class PerturbationExperiment:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
-        return self._data.shape
+        shape: tuple[int, ...] = self._data.shape
+        return shape
 
     @property
     def ndim(self) -> int:
@@ -85,7 +86,7 @@ class PerturbationExperiment:
             raise ValueError("'X' is malformed (too many or ill-mapped symbols)")
         self.X = X
         self._core = None
-        symbols = self.bdm._symbols(X)  # noqa: SLF001
+        symbols = self.bdm._symbols(X)
         if symbols is not None:
             self._core = _core.Perturbation(
                 symbols,

@@ -129,7 +129,7 @@ class BDM:
                 continue
             complexity = self._complexity(block.shape, normalize_key(digits))
             if complexity is None:
-                self._warn_of_missing([(block.shape, digits)])
+                self._warn_of_missing(1, block.shape, digits)
                 complexity = self.table.missing(block.shape[0])
             yield digits, complexity
 
@@ -152,17 +152,19 @@ class BDM:
         if tally is None:
             return self.count(self.lookup(self.partition.decompose(array), lookup_ctm))
         counter: Counter[Key] = Counter()
-        missing = []
+        missing = 0
+        first: tuple[tuple[int, ...], str] = ((), "")
         for width, digits, count in tally.items():
             complexity = None
             if lookup_ctm:
                 shape = (width,) * array.ndim
                 complexity = self._complexity(shape, digits)
                 if complexity is None:
-                    missing.append((shape, digits))
+                    first = (shape, digits) if missing == 0 else first
+                    missing += 1
                     complexity = self.table.missing(width)
             counter[digits, complexity] = count
-        self._warn_of_missing(missing)
+        self._warn_of_missing(missing, *first)
         return counter
 
     def compute_bdm(self, *counters: Counter[Any]) -> float:
@@ -173,7 +175,7 @@ class BDM:
         1.000000019520784
         """
         joined = reduce(lambda left, right: left + right, counters)
-        return sum(complexity + log2(count) for (_, complexity), count in joined.items())
+        return sum((complexity + log2(n) for (_, complexity), n in joined.items()), 0.0)
 
     def bdm(
         self,
@@ -198,14 +200,12 @@ class BDM:
         >>> BDM(ndim=2).bdm(np.ones((12, 12), dtype=int))
         25.176631293734488
         """
-        array = self._checked(X, check_data)
+        array, tally = self._checked_tally(X, check_data)
         self._refuse_correlated(normalized, "BDM")
-        tally = self._tally(array)
         if tally is None:
             value = self.compute_bdm(self.decompose_and_count(array))
         else:
-            value, lacking = self._with_shapes(array, lambda: tally.bdm(self.table))
-            self._warn_of_missing([((width,) * array.ndim, digits) for width, digits in lacking])
+            value = self._bdm_of(array, tally)
         if self.raise_if_zero and options.get("raise_if_zero") and value == 0:
             raise ValueError("Computed BDM is 0, dataset may have incorrect dimensions")
         if normalized:
@@ -254,9 +254,8 @@ class BDM:
         >>> BDM(ndim=2).ent(np.ones((12, 12), dtype=int))
         0.0
         """
-        array = self._checked(X, check_data)
+        array, tally = self._checked_tally(X, check_data)
         self._refuse_correlated(normalized, "entropy")
-        tally = self._tally(array)
         if tally is None:
             value = self.compute_ent(self.decompose_and_count(array, lookup_ctm=False))
         else:
@@ -269,25 +268,29 @@ class BDM:
         """Normalized block entropy: :meth:`ent` with ``normalized=True``."""
         return self.ent(X, normalized=True, **kwds)
 
-    def _checked(self, data: Any, check: bool) -> Array:
+    def _checked_tally(self, data: Any, check: bool) -> tuple[Array, _core.BlockTally | None]:
+        """The data as an array, checked, and its blocks counted in the core if that can."""
         array = np.asarray(data)
-        if not check:
-            return array
-        if not np.issubdtype(array.dtype, np.integer):
+        if check and not np.issubdtype(array.dtype, np.integer):
             raise TypeError(
                 "'X' has to be an integer array; the signs of weights are measured by "
                 "momos_rs.sign_bdm"
             )
-        if array.size and (array.min() < 0 or array.max() >= self.nsymbols):
-            symbols = np.unique(array)
-            if symbols.size > self.nsymbols:
-                raise ValueError(f"'X' has more than {self.nsymbols} unique symbols")
-            bad = symbols[(symbols < 0) | (symbols >= self.nsymbols)]
+        tally = self._tally(array)
+        if check and tally is None:
+            self._check_symbols(array)
+        return array, tally
+
+    def _check_symbols(self, array: Array) -> None:
+        symbols = np.unique(array)
+        if symbols.size > self.nsymbols:
+            raise ValueError(f"'X' has more than {self.nsymbols} unique symbols")
+        bad = symbols[(symbols < 0) | (symbols >= self.nsymbols)]
+        if bad.size:
             raise ValueError(
                 f"'X' contains symbols outside of [0, {self.nsymbols - 1}]: "
                 f"{', '.join(map(str, bad))}"
             )
-        return array
 
     def _refuse_correlated(self, normalized: bool, what: str) -> None:
         if normalized and isinstance(self.partition, PartitionCorrelated):
@@ -335,23 +338,24 @@ class BDM:
     def _table_dimensions(self) -> int:
         return self.ctmname.rpartition("-")[2].count("x") + 1
 
-    def _with_shapes(
-        self, array: Array, compute: Callable[[], tuple[float, list[tuple[int, str]]]]
-    ) -> tuple[float, list[tuple[int, str]]]:
-        """Computes; a width that the table lacks is named as a shape, as pybdm does."""
+    def _bdm_of(self, array: Array, tally: _core.BlockTally) -> float:
         if array.ndim != self._table_dimensions:
             raise KeyError(self.partition.shape)
         try:
-            return compute()
+            value, missing, first = tally.bdm(self.table)
         except KeyError as error:
+            # The core knows of widths only.
             raise KeyError((error.args[0],) * array.ndim) from None
+        if first is not None:
+            width, digits = first
+            self._warn_of_missing(missing, (width,) * array.ndim, digits)
+        return value
 
-    def _warn_of_missing(self, missing: list[tuple[tuple[int, ...], str]]) -> None:
+    def _warn_of_missing(self, missing: int, shape: tuple[int, ...], digits: str) -> None:
         """Warns once, of the first block missing and the number of others."""
         if not (missing and self.warn_if_missing_ctm and options.get("warn_if_missing_ctm")):
             return
-        shape, digits = missing[0]
-        others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+        others = f", nor {missing - 1} others" if missing > 1 else ""
         warnings.warn(
             f"CTM dataset does not contain object '{digits}' of shape {shape}{others}",
             BDMRuntimeWarning,
@@ -359,7 +363,12 @@ class BDM:
         )
 
     def _blocks(self, array: Array, tally: _core.BlockTally | None) -> list[tuple[int, int]]:
-        """Number of blocks of each width."""
+        """Number of blocks of each width that a normalised value is scaled by."""
+        if isinstance(self.partition, PartitionRecursive) and array.ndim == 1:
+            # As in pybdm, the rest counts as a block even where it is below the least width.
+            width = self.partition.shape[0]
+            whole, rest = divmod(array.size, width)
+            return [(width, whole)] * bool(whole) + [(rest, 1)] * bool(rest)
         if tally is not None:
             return tally.blocks()
         widths = Counter(block.shape[0] for block in self.partition.decompose(array))

@@ -35,7 +35,7 @@ class Partition:
         """The parameters, for the representation."""
         return [f"shape={self.shape}"]
 
-    def decompose(self, X: Array) -> Iterator[Array]:  # noqa: ARG002, N803
+    def decompose(self, X: Array) -> Iterator[Array]:  # noqa: N803
         """The blocks of an array, as views.
 
         Raises:

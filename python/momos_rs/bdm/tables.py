@@ -11,7 +11,7 @@ import io
 import pickle
 import re
 from collections import OrderedDict, defaultdict
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def list_ctm_datasets() -> list[str]:
     return sorted(FILES)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_table(name: str) -> _core.CtmTable:
     """The table of that name; the first call for a large alphabet takes up to a second.
 
@@ -114,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"a table needs no {module}.{name}") from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_ctm_dataset(
     name: str,
 ) -> tuple[dict[tuple[int, ...], OrderedDict[str, float]], dict[tuple[int, ...], float]]:

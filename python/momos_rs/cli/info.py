@@ -21,6 +21,9 @@ from .console import (
 __all__ = ["info"]
 
 
+_INDEX_CODINGS = {"prefix": "prefix code", "path": "adaptive paths in a tree of motifs"}
+
+
 @click.command()
 @click.argument("archive", type=click.Path(path_type=Path))
 @json_option
@@ -55,6 +58,7 @@ def render(description: ArchiveInfo) -> str:
             ("type of motifs", mosaic.dtype),
             ("method", mosaic.method),
             ("exact", "yes" if mosaic.exact else "no"),
+            ("indices coded by", _INDEX_CODINGS[mosaic.index]),
         ]
     parts.append(format_table(summary))
     parts.append(
@@ -66,7 +70,7 @@ def render(description: ArchiveInfo) -> str:
             header=("section", "bytes", "share"),
         )
     )
-    if mosaic is not None:
+    if mosaic is not None and mosaic.code_lengths:
         parts.append(
             format_table(
                 [

@@ -62,9 +62,7 @@ def archive_mosaic(archive: Archive, model: nn.Module) -> ModelMosaic:
     }
     spans = []
     if mosaic is not None:
-        members = [
-            index for index, base in enumerate(archive.document.bases) if base.stored == "mosaic"
-        ]
+        members = archive.document.members()
         offsets = mosaic.offsets()
         first_of = {base: offsets[at : at + 2] for at, base in enumerate(members)}
         for entry in archive.document.entries:

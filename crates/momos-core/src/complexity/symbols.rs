@@ -1,25 +1,24 @@
 //! Arrays of symbols: cut into blocks as pybdm's partitions do, and counted.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::{Error, Monitor, Result};
 
-/// Largest alphabet whose symbols fit the four bits that keys have for them.
+/// Largest alphabet whose symbols fit the four bits that keys have for them at most.
 pub const MAX_SYMBOLS: usize = 16;
 
 /// Blocks that one task counts; fewer are not worth a second thread.
-const BLOCKS_PER_TASK: usize = 1 << 15;
+const BLOCKS_PER_TASK: usize = 1 << 16;
 
 /// Keys up to this many bits index an array of counters.
 const DENSE_BITS: usize = 16;
 
-/// Bits that a key has for each symbol of an alphabet: 1 or 4.
+/// Bits that a key has for each symbol of an alphabet: as many as it takes, at least 1.
 pub fn key_bits(alphabet: usize) -> usize {
-    if alphabet <= 2 { 1 } else { 4 }
+    (alphabet.saturating_sub(1).max(1).ilog2() + 1) as usize
 }
 
 /// Narrows integers to symbols of eight bits; `None` if one is negative or not below `symbols`.
@@ -165,7 +164,7 @@ impl<'a> Symbols<'a> {
             let symbols = &self.values[start..start + width];
             let part = match self.bits {
                 1 => bits_of(symbols),
-                _ => nibbles_of(symbols),
+                bits => join(symbols, bits),
             };
             key |= part << (line * width * self.bits);
         }
@@ -197,21 +196,23 @@ fn bits_of(symbols: &[u8]) -> u64 {
     key
 }
 
-/// The lowest four bits of each of up to 16 bytes, the first lowest.
+/// The lowest `bits` (at most four) of each byte, the first lowest, 64 in all.
 #[inline]
-fn nibbles_of(symbols: &[u8]) -> u64 {
+fn join(symbols: &[u8], bits: usize) -> u64 {
     let (fours, rest) = symbols.as_chunks::<4>();
+    let pair_mask = 0x0001_0001 * ((1 << (2 * bits)) - 1);
+    let four_mask = (1 << (4 * bits)) - 1;
     let mut key = 0;
     let mut shift = 0;
     for four in fours {
         let four = u32::from_le_bytes(*four);
-        let pairs = (four | four >> 4) & 0x00ff_00ff;
-        key |= u64::from((pairs | pairs >> 8) & 0xffff) << shift;
-        shift += 16;
+        let pairs = (four | four >> (8 - bits)) & pair_mask;
+        key |= u64::from((pairs | pairs >> (16 - 2 * bits)) & four_mask) << shift;
+        shift += 4 * bits;
     }
     for &symbol in rest {
         key |= u64::from(symbol) << shift;
-        shift += 4;
+        shift += bits;
     }
     key
 }
@@ -312,10 +313,7 @@ impl Grid {
                 let (line, first) = (block / across, block % across);
                 let last = across.min(first + range.end - block);
                 for index in first..last {
-                    counter.add(
-                        symbols.key(line * self.step, index * self.step, self.width),
-                        1,
-                    );
+                    counter.add(symbols.key(line * self.step, index * self.step, self.width));
                 }
                 block += last - first;
             }
@@ -379,66 +377,99 @@ impl Rest<'_> {
             .or_insert_with(|| Counter::new(self.symbols, width));
         for row in (rows.start..=rows.end - height).step_by(height) {
             for column in (columns.start..=columns.end - width).step_by(width) {
-                counter.add(self.symbols.key(row, column, width), 1);
+                counter.add(self.symbols.key(row, column, width));
             }
         }
         self.around(rows, columns, width)
     }
 }
 
-/// Counters of keys: an array where keys are short, else a map.
+/// Counters of keys: an array where keys are short, else the keys themselves, sorted in the end.
 enum Counter {
     Dense(Vec<u64>),
-    Sparse(HashMap<u64, u64, BuildHasherDefault<KeyHasher>>),
+    Sparse {
+        /// Bits of a key.
+        bits: usize,
+        /// Keys not counted yet.
+        keys: Vec<u64>,
+        /// Counted keys.
+        counted: Counted,
+    },
 }
+
+/// Keys that are collected before they are counted; their number fits 32 bits.
+const COLLECTED: usize = 1 << 20;
 
 impl Counter {
     fn new(symbols: Symbols<'_>, width: usize) -> Self {
-        match symbols
-            .elements(width)
-            .map(|elements| elements * symbols.bits)
-        {
-            Some(bits) if bits <= DENSE_BITS => Self::Dense(vec![0; 1 << bits]),
-            _ => Self::Sparse(HashMap::default()),
+        let elements = symbols.elements(width).unwrap_or(usize::MAX);
+        match elements.saturating_mul(symbols.bits) {
+            bits if bits <= DENSE_BITS => Self::Dense(vec![0; 1 << bits]),
+            bits => Self::Sparse {
+                bits,
+                keys: Vec::new(),
+                counted: Counted::default(),
+            },
         }
     }
 
     #[inline]
-    fn add(&mut self, key: u64, count: u64) {
+    fn add(&mut self, key: u64) {
         match self {
-            Self::Dense(counts) => counts[key as usize] += count,
-            Self::Sparse(counts) => *counts.entry(key).or_insert(0) += count,
+            Self::Dense(counts) => counts[key as usize] += 1,
+            Self::Sparse { keys, .. } => {
+                keys.push(key);
+                if keys.len() == COLLECTED {
+                    self.settle();
+                }
+            }
         }
     }
 
-    fn join(mut self, other: Self) -> Self {
-        match other {
-            Self::Dense(counts) => {
-                for (key, &count) in counts.iter().enumerate().filter(|&(_, &count)| count > 0) {
-                    self.add(key as u64, count);
+    /// Counts the keys collected.
+    fn settle(&mut self) {
+        if let Self::Sparse {
+            bits,
+            keys,
+            counted,
+        } = self
+            && !keys.is_empty()
+        {
+            sort_keys(keys, *bits);
+            let new = Counted::of_sorted(keys);
+            *counted = std::mem::take(counted).merge(new);
+            keys.clear();
+        }
+    }
+
+    fn join(mut self, mut other: Self) -> Self {
+        self.settle();
+        other.settle();
+        match (&mut self, other) {
+            (Self::Dense(counts), Self::Dense(more)) => {
+                for (count, more) in counts.iter_mut().zip(more) {
+                    *count += more;
                 }
             }
-            Self::Sparse(counts) => {
-                for (key, count) in counts {
-                    self.add(key, count);
-                }
+            (Self::Sparse { counted, .. }, Self::Sparse { counted: more, .. }) => {
+                *counted = std::mem::take(counted).merge(more);
             }
+            _ => unreachable!("counters of one width are of one kind"),
         }
         self
     }
 
-    fn into_counts(self, width: usize) -> BlockCounts {
-        let mut pairs: Vec<(u64, u64)> = match self {
+    fn into_counts(mut self, width: usize) -> BlockCounts {
+        self.settle();
+        let (keys, counts) = match self {
             Self::Dense(counts) => counts
                 .into_iter()
                 .enumerate()
                 .filter(|&(_, count)| count > 0)
                 .map(|(key, count)| (key as u64, count))
-                .collect(),
-            Self::Sparse(counts) => counts.into_iter().collect(),
+                .unzip(),
+            Self::Sparse { counted, .. } => (counted.keys, counted.counts),
         };
-        pairs.sort_unstable();
-        let (keys, counts) = pairs.into_iter().unzip();
         BlockCounts {
             width,
             keys,
@@ -447,22 +478,76 @@ impl Counter {
     }
 }
 
-/// Multiplicative hashing of a key; keys come from weights, not from adversaries.
-#[derive(Default)]
-struct KeyHasher(u64);
+/// Keys in ascending order, and how often each occurs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    keys: Vec<u64>,
+    counts: Vec<u64>,
+}
 
-impl Hasher for KeyHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are 64-bit integers");
+impl Counted {
+    fn of_sorted(keys: &[u64]) -> Self {
+        let mut counted = Self {
+            keys: Vec::with_capacity(keys.len()),
+            counts: Vec::with_capacity(keys.len()),
+        };
+        for run in keys.chunk_by(|left, right| left == right) {
+            counted.push(run[0], run.len() as u64);
+        }
+        counted
     }
 
-    fn write_u64(&mut self, key: u64) {
-        let product = u128::from(key ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
-        self.0 = product as u64 ^ (product >> 64) as u64;
+    fn push(&mut self, key: u64, count: u64) {
+        self.keys.push(key);
+        self.counts.push(count);
     }
 
-    fn finish(&self) -> u64 {
-        self.0
+    fn merge(self, other: Self) -> Self {
+        if self.keys.is_empty() {
+            return other;
+        }
+        let mut merged = Self::default();
+        let mut rest = other.keys.into_iter().zip(other.counts).peekable();
+        for (key, mut count) in self.keys.into_iter().zip(self.counts) {
+            while let Some((lower, count)) = rest.next_if(|&(other, _)| other < key) {
+                merged.push(lower, count);
+            }
+            if let Some((_, more)) = rest.next_if(|&(other, _)| other == key) {
+                count += more;
+            }
+            merged.push(key, count);
+        }
+        for (key, count) in rest {
+            merged.push(key, count);
+        }
+        merged
+    }
+}
+
+/// Sorts keys of that many bits, digit by digit from the lowest.
+fn sort_keys(keys: &mut Vec<u64>, bits: usize) {
+    const DIGIT: usize = 12;
+    // Fewer keys than a table of digits has entries are sorted faster by comparing them.
+    if keys.len() < 1 << DIGIT {
+        return keys.sort_unstable();
+    }
+    let mut sorted = vec![0; keys.len()];
+    for shift in (0..bits).step_by(DIGIT) {
+        let digit = |key: u64| (key >> shift) as usize & ((1 << DIGIT) - 1);
+        let mut starts = [0u32; 1 << DIGIT];
+        for &key in keys.iter() {
+            starts[digit(key)] += 1;
+        }
+        let mut start = 0;
+        for slot in &mut starts {
+            start += std::mem::replace(slot, start);
+        }
+        for &key in keys.iter() {
+            let slot = &mut starts[digit(key)];
+            sorted[*slot as usize] = key;
+            *slot += 1;
+        }
+        std::mem::swap(keys, &mut sorted);
     }
 }
 
@@ -542,7 +627,7 @@ mod tests {
     fn keys_have_the_first_element_lowest() {
         let line = [1, 0, 3, 2];
         let counts = counted(&line, &[4], 4, 4, Partition::Ignore);
-        assert_eq!(counts[0].keys, [0x2301]);
+        assert_eq!(counts[0].keys, [0b10_11_00_01]);
         let matrix = [1, 0, 0, 1, 1, 0];
         let counts = counted(&matrix, &[2, 3], 2, 2, Partition::Ignore);
         assert_eq!(counts[0].keys, [0b1101]);
@@ -595,12 +680,63 @@ mod tests {
         assert_eq!(total(&one), [(12, 250_000)]);
     }
 
+    #[test]
+    fn keys_have_the_bits_an_alphabet_takes() {
+        let bits = [1, 2, 3, 4, 5, 6, 8, 9, 16].map(key_bits);
+        assert_eq!(bits, [1, 1, 2, 2, 3, 3, 3, 4, 4]);
+    }
+
+    #[test]
+    fn collected_keys_are_counted_over_again() {
+        let values: Vec<u8> = (0..2 * COLLECTED as u32 + 100)
+            .map(|index| (index % 7 % 3) as u8)
+            .collect();
+        let counts = counted(
+            &values,
+            &[values.len()],
+            3,
+            12,
+            Partition::Correlated { shift: 1 },
+        );
+        assert_eq!(total(&counts), [(12, values.len() as u64 - 11)]);
+        // One block for each phase of the period of seven.
+        assert_eq!(counts[0].keys.len(), 7);
+        assert!(counts[0].keys.is_sorted());
+    }
+
     proptest! {
+        #[test]
+        fn sorted_keys_are_sorted(keys in prop::collection::vec(0u64..1 << 36, 0..6000)) {
+            let mut sorted = keys.clone();
+            sort_keys(&mut sorted, 36);
+            let mut expected = keys;
+            expected.sort_unstable();
+            prop_assert_eq!(sorted, expected);
+        }
+
+        #[test]
+        fn merged_counts_are_those_of_both(
+            left in prop::collection::btree_map(0u64..20, 1u64..5, 0..10),
+            right in prop::collection::btree_map(0u64..20, 1u64..5, 0..10),
+        ) {
+            let mut expected = left.clone();
+            for (&key, &count) in &right {
+                *expected.entry(key).or_insert(0) += count;
+            }
+            let counted = |map: std::collections::BTreeMap<u64, u64>| Counted {
+                keys: map.keys().copied().collect(),
+                counts: map.into_values().collect(),
+            };
+            prop_assert_eq!(counted(left).merge(counted(right)), counted(expected));
+        }
+
         #[test]
         fn gathered_keys_are_those_of_the_definition(
             values in prop::collection::vec(0u8..2, 1..=64),
             wide in prop::collection::vec(0u8..16, 1..=16),
+            bits in 1usize..=4,
         ) {
+            let wide: Vec<u8> = wide.iter().map(|symbol| symbol >> (4 - bits)).collect();
             let expected = |values: &[u8], bits: usize| {
                 values
                     .iter()
@@ -608,7 +744,7 @@ mod tests {
                     .fold(0, |key, (index, &symbol)| key | u64::from(symbol) << (bits * index))
             };
             prop_assert_eq!(bits_of(&values), expected(&values, 1));
-            prop_assert_eq!(nibbles_of(&wide), expected(&wide, 4));
+            prop_assert_eq!(join(&wide, bits), expected(&wide, bits));
         }
 
         #[test]

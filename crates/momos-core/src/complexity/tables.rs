@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use rayon::prelude::*;
 
 use super::bdm::log2_count;
-use super::symbols::BlockCounts;
+use super::symbols::{BlockCounts, MAX_SYMBOLS, key_bits};
 use super::{ctm, ctm_pickle};
 use crate::{Error, Result};
 
-/// Longest string whose keys fit 64 bits at four bits per symbol.
+/// Longest string whose keys fit 64 bits at four bits per symbol, those of ten symbols.
 const MAX_LENGTH: usize = 16;
 
 /// Largest alphabet of strings of digits.
@@ -55,8 +55,10 @@ enum Lookup {
 pub struct Complexity {
     /// Sum of `CTM(block) + log2(count)` in bits.
     pub bdm: f64,
-    /// Width and key of each block that was given the complexity of a missing one.
-    pub missing: Vec<(usize, u64)>,
+    /// Distinct blocks that were given the complexity of a missing one.
+    pub missing: usize,
+    /// Width and key of the first of them.
+    pub first_missing: Option<(usize, u64)>,
 }
 
 impl CtmTable {
@@ -123,20 +125,22 @@ impl CtmTable {
     pub fn complexity(&self, counts: &[BlockCounts]) -> Option<Complexity> {
         let mut total = Complexity {
             bdm: 0.0,
-            missing: Vec::new(),
+            missing: 0,
+            first_missing: None,
         };
         for each in counts {
             let blocks = self.width(each.width)?;
-            let parts: Vec<(f64, Vec<u64>)> = each
+            let parts: Vec<(f64, usize, Option<u64>)> = each
                 .keys
                 .par_chunks(KEYS_PER_TASK)
                 .zip(each.counts.par_chunks(KEYS_PER_TASK))
                 .map(|(keys, counts)| blocks.sum(keys, counts))
                 .collect();
-            for (bdm, missing) in parts {
+            for (bdm, missing, first) in parts {
                 total.bdm += bdm;
-                let missing = missing.into_iter().map(|key| (each.width, key));
-                total.missing.extend(missing);
+                total.missing += missing;
+                let first = first.map(|key| (each.width, key));
+                total.first_missing = total.first_missing.or(first);
             }
         }
         Some(total)
@@ -250,17 +254,48 @@ impl Blocks {
         bdm
     }
 
-    fn sum(&self, keys: &[u64], counts: &[u64]) -> (f64, Vec<u64>) {
-        let mut missing = Vec::new();
-        let bdm = keys.iter().zip(counts).map(|(&key, &count)| {
-            let complexity = self.complexity(key).unwrap_or_else(|| {
-                missing.push(key);
-                self.missing
-            });
-            complexity + log2_count(count)
-        });
-        let bdm = bdm.sum();
-        (bdm, missing)
+    /// Sum over counted keys, the number of those that the table lacks, and the first of them.
+    fn sum(&self, keys: &[u64], counts: &[u64]) -> (f64, usize, Option<u64>) {
+        let complexities = self.complexities(keys);
+        let (mut bdm, mut missing) = (0.0, 0);
+        for (complexity, &count) in complexities.iter().zip(counts) {
+            let lacks = complexity.is_nan();
+            missing += usize::from(lacks);
+            bdm += if lacks { self.missing } else { *complexity } + log2_count(count);
+        }
+        let first = complexities
+            .iter()
+            .position(|complexity| complexity.is_nan());
+        (bdm, missing, first.map(|index| keys[index]))
+    }
+
+    /// The complexity of each key, NaN where the table lacks it.
+    fn complexities(&self, keys: &[u64]) -> Vec<f64> {
+        match &self.lookup {
+            Lookup::Full(_) => keys
+                .iter()
+                .map(|&key| self.complexity(key).unwrap_or(f64::NAN))
+                .collect(),
+            // In passes, so that many reads of the large table are under way at a time.
+            Lookup::Ranked {
+                ranks,
+                positions,
+                values,
+            } => {
+                let ranked: Vec<usize> = keys
+                    .iter()
+                    .map(|&key| ranks.of_key(key).unwrap_or(usize::MAX))
+                    .collect();
+                let found: Vec<u16> = ranked
+                    .iter()
+                    .map(|&rank| positions.get(rank).copied().unwrap_or(ABSENT))
+                    .collect();
+                found
+                    .iter()
+                    .map(|&position| values.get(position as usize).copied().unwrap_or(f64::NAN))
+                    .collect()
+            }
+        }
     }
 }
 
@@ -272,33 +307,40 @@ impl Blocks {
 struct Ranks {
     length: usize,
     alphabet: usize,
+    /// Bits of a symbol in a key.
+    bits: usize,
     /// `completions[rest][used]`: ways to go on for `rest` symbols after `used` distinct ones.
-    completions: Vec<[usize; MAX_ALPHABET + 2]>,
+    completions: [[u64; ROOM]; MAX_LENGTH + 1],
 }
+
+/// Numbers of distinct symbols that a key can have, from 0 to 16.
+const ROOM: usize = MAX_SYMBOLS + 1;
 
 impl Ranks {
     fn new(length: usize, alphabet: usize) -> Self {
-        let mut completions = vec![[1; MAX_ALPHABET + 2]];
+        let mut completions = [[0; ROOM]; MAX_LENGTH + 1];
+        completions[0] = [1; ROOM];
         for rest in 1..=length {
             let shorter = completions[rest - 1];
-            completions.push(std::array::from_fn(|used| {
+            for used in 0..=alphabet {
                 let new = if used < alphabet {
                     shorter[used + 1]
                 } else {
                     0
                 };
-                used * shorter[used] + new
-            }));
+                completions[rest][used] = used as u64 * shorter[used] + new;
+            }
         }
         Self {
             length,
             alphabet,
+            bits: key_bits(alphabet),
             completions,
         }
     }
 
     fn count(&self) -> usize {
-        self.completions[self.length][0]
+        self.completions[self.length][0] as usize
     }
 
     /// Rank and number of distinct symbols of a normal string of digits; `None` if it is not one.
@@ -309,30 +351,31 @@ impl Ranks {
             if symbol > used || symbol >= self.alphabet {
                 return None;
             }
-            rank += symbol * self.completions[self.length - 1 - index][used];
+            rank += symbol as u64 * self.completions[self.length - 1 - index][used];
             used += usize::from(symbol == used);
         }
-        Some((rank, used))
+        Some((rank as usize, used))
     }
 
     /// Rank of the normal form of the string with that key; `None` if it has too many symbols.
     #[inline]
     fn of_key(&self, key: u64) -> Option<usize> {
-        // Four bits per symbol: its place in the order of appearance, 15 before it appeared.
-        let mut normal = u64::MAX;
-        let (mut rank, mut used) = (0, 0);
-        for index in 0..self.length {
-            let shift = (key >> (4 * index) & 15) * 4;
-            let known = (normal >> shift & 15) as usize;
-            let is_new = known == 15;
-            let symbol = if is_new { used } else { known };
-            if is_new {
-                normal ^= (15 ^ used as u64) << shift;
-            }
-            rank += symbol * self.completions[self.length - 1 - index].get(used)?;
-            used += usize::from(is_new);
+        let mask = (1u64 << self.bits) - 1;
+        // Four bits per symbol: its place in the order of appearance, from the lowest.
+        let (mut places, mut seen, mut used) = (0u64, 0u64, 0u64);
+        let (mut rank, mut rest) = (0, key);
+        for completions in self.completions[..self.length].iter().rev() {
+            let symbol = rest & mask;
+            rest >>= self.bits;
+            // Without branches: whether a symbol is new is anyone's guess.
+            let is_new = !(seen >> symbol) & 1;
+            places |= (used & is_new.wrapping_neg()) << (4 * symbol);
+            seen |= 1 << symbol;
+            let place = places >> (4 * symbol) & 15;
+            rank += place * completions[used as usize];
+            used += is_new;
         }
-        (used <= self.alphabet).then_some(rank)
+        (used as usize <= self.alphabet).then_some(rank as usize)
     }
 }
 
@@ -359,9 +402,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key(symbols: &[u8]) -> u64 {
+    fn key(symbols: &[u8], alphabet: usize) -> u64 {
+        let bits = key_bits(alphabet);
         symbols.iter().enumerate().fold(0, |key, (index, &symbol)| {
-            key | u64::from(symbol) << (4 * index)
+            key | u64::from(symbol) << (bits * index)
         })
     }
 
@@ -393,7 +437,7 @@ mod tests {
             for (rank, string) in strings.iter().enumerate() {
                 let digits: Vec<u8> = string.iter().map(|symbol| symbol + b'0').collect();
                 assert_eq!(ranks.of_normal(&digits).unwrap().0, rank);
-                assert_eq!(ranks.of_key(key(string)), Some(rank));
+                assert_eq!(ranks.of_key(key(string, alphabet)), Some(rank));
             }
         }
     }
@@ -402,8 +446,8 @@ mod tests {
     fn a_pickle_becomes_a_table() {
         let table = CtmTable::from_pickle(&ctm_pickle::tests::example(), 4).unwrap();
         let pairs = table.width(2).unwrap();
-        assert_eq!(pairs.complexity(key(&[3, 3])), Some(2.5));
-        assert_eq!(pairs.complexity(key(&[3, 1])), Some(3.5));
+        assert_eq!(pairs.complexity(key(&[3, 3], 4)), Some(2.5));
+        assert_eq!(pairs.complexity(key(&[3, 1], 4)), Some(3.5));
         assert_eq!(pairs.missing(), 4.5);
         // Four strings of equal, twelve of different symbols.
         assert_eq!(pairs.known(), 16);
@@ -424,12 +468,12 @@ mod tests {
         let table = CtmTable::from_pickle(&ctm_pickle::tests::example(), 4).unwrap();
         let mut counts = vec![BlockCounts {
             width: 2,
-            keys: vec![key(&[0, 0]), 0x21],
+            keys: vec![key(&[0, 0], 4), key(&[1, 2], 4)],
             counts: vec![2, 1],
         }];
         let found = table.complexity(&counts).unwrap();
         assert_eq!(found.bdm, 2.5 + 1.0 + 3.5);
-        assert!(found.missing.is_empty());
+        assert_eq!(found.missing, 0);
         counts[0].width = 3;
         assert!(table.complexity(&counts).is_none());
         let strings = CtmTable::strings();
@@ -439,7 +483,7 @@ mod tests {
             counts: vec![1],
         };
         let found = strings.complexity(&[beyond]).unwrap();
-        assert_eq!(found.missing, [(2, 9)]);
+        assert_eq!((found.missing, found.first_missing), (1, Some((2, 9))));
         assert_eq!(found.bdm, strings.width(2).unwrap().missing());
     }
 
@@ -471,7 +515,7 @@ mod tests {
                 .collect();
             let ranks = Ranks::new(12, 9);
             let expected = ranks.of_normal(&digits).unwrap();
-            prop_assert_eq!(ranks.of_key(key(&symbols)), Some(expected.0));
+            prop_assert_eq!(ranks.of_key(key(&symbols, 9)), Some(expected.0));
             prop_assert_eq!(expected.1, order.len());
         }
     }
