@@ -139,7 +139,7 @@ def falling(shift: float, power: float) -> Callable[[float], tuple[float, float]
 
 @given(
     shift=st.floats(1e-3, 1e3),
-    power=st.floats(0.3, 3),
+    power=st.floats(0.5, 3),
     target=st.floats(1e-2, 1e2),
     start=st.floats(1e-2, 1e2),
     rising=st.booleans(),
