@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import InvalidArgumentError
 
@@ -126,7 +126,7 @@ class MissedError(Exception):
         nearest_above: The best trial on the other side, None if there is none.
     """
 
-    def __init__(self, below: Found[object] | None, above: Found[object] | None) -> None:
+    def __init__(self, below: Found[Any] | None, above: Found[Any] | None) -> None:
         super().__init__("no setting reaches the target")
         self.nearest_below = below
         self.nearest_above = above
@@ -199,7 +199,7 @@ def _between(
     share = 0.5
     if not halve and a.value > 0:
         share = math.log(aim / a.value) / math.log(b.value / a.value)
-    between = a.setting * (b.setting / a.setting) ** min(max(share, 0.05), 0.95)
+    between: float = a.setting * (b.setting / a.setting) ** min(max(share, 0.05), 0.95)
     if whole:
         return min(max(round(between), low + 1), high - 1)
     return between
