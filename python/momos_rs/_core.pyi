@@ -325,6 +325,14 @@ def quantise_to_grid(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> GridTensor: ...
+def estimate_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
 def decode_grid(
     stream: _Bytes,
     elements: int,
