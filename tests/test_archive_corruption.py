@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import checkpoint_of, small_model
-from momos_rs import _core, errors, packing
+from momos_rs import errors, packing
 from momos_rs.archive import open_archive
-from momos_rs.archive.writer import DIGEST_KEY, DOCUMENT_KEY, NO_DIGEST
+from momos_rs.archive.document import SECTIONS
+from momos_rs.archive.writer import DIGEST_KEY, NO_DIGEST, VERSION_KEY, section_digest
 from momos_rs.safetensors_format import encode_header, parse_header
 
 ARCHIVE = packing.pack(small_model(), capacity=0.3, iterations=2)
+FAST_ARCHIVE = packing.pack(small_model(), capacity=0.3, iterations=2, effort="fast")
 
 
 def decode_everything(data: bytes) -> None:
@@ -30,12 +33,19 @@ def decode_everything(data: bytes) -> None:
         archive.mosaic()
 
 
-def tampered(change: Callable[[dict[str, Any]], object], data: bytes = ARCHIVE) -> bytes:
-    """The archive with its document changed and all digests of the header right again."""
-    header = parse_header(data, source="test")
-    document = json.loads(header.metadata[DOCUMENT_KEY])
+def document_of(data: bytes) -> dict[str, Any]:
+    text = zstandard.ZstdDecompressor().decompress(sections(data)["document"])
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def tampered(
+    change: Callable[[dict[str, Any]], object], data: bytes = ARCHIVE, version: str = "1.0"
+) -> bytes:
+    """The archive with its document changed and the digest of its head right again."""
+    document = document_of(data)
     change(document)
-    return assembled(document, sections(data))
+    return assembled(document, sections(data), version)
 
 
 def sections(data: bytes) -> dict[str, bytes]:
@@ -46,35 +56,55 @@ def sections(data: bytes) -> dict[str, bytes]:
     }
 
 
-def assembled(document: object, parts: dict[str, bytes]) -> bytes:
+def assembled(document: object, parts: dict[str, bytes], version: str = "1.0") -> bytes:
+    text = json.dumps(document).encode()
+    return with_head(zstandard.ZstdCompressor(level=1).compress(text), parts, version)
+
+
+def with_head(document: bytes, parts: dict[str, bytes], version: str = "1.0") -> bytes:
+    """An archive of a compressed document and other sections."""
+    rest = {name: part for name, part in parts.items() if name != "document"}
+    parts = {"document": document, **rest}
     listed = [(name, "U8", (len(part),), len(part)) for name, part in parts.items()]
 
     def encode(digest: str) -> bytes:
-        metadata = {DIGEST_KEY: digest, DOCUMENT_KEY: json.dumps(document)}
-        return encode_header(listed, metadata, by_itemsize=False).data
+        metadata = {DIGEST_KEY: digest, VERSION_KEY: version}
+        return encode_header(listed, metadata, by_itemsize=False).data + document
 
-    blank = np.frombuffer(encode(NO_DIGEST), np.uint8)
-    return encode(_core.digest(blank)) + b"".join(parts.values())
+    head = encode(section_digest(np.frombuffer(encode(NO_DIGEST), np.uint8)))
+    return head + b"".join(rest.values())
 
 
-def with_section(name: str, content: bytes, data: bytes = ARCHIVE) -> bytes:
-    """The archive with another section, its digest right."""
-    parts = sections(data)
-    parts[name] = content
-    document = json.loads(parse_header(data, source="test").metadata[DOCUMENT_KEY])
-    digest = _core.digest(np.frombuffer(content, np.uint8))
-    if name == "motifs":
-        document["mosaic"]["digest"] = digest
-    else:
-        document["bases"][int(name.split("/")[1])]["digest"] = digest
+def streams(data: bytes = ARCHIVE) -> list[tuple[str, bytes]]:
+    """Every stream with its section; the last one is that of the motifs."""
+    document, parts = document_of(data), sections(data)
+    rest = {"mosaic": parts["indices"], "exact": parts["exact"]}
+    found = []
+    for stream in document["streams"]:
+        kind = stream["kind"]
+        found.append((SECTIONS[kind], rest[kind][: stream["bytes"]]))
+        rest[kind] = rest[kind][stream["bytes"] :]
+    return [*found, ("motifs", parts["motifs"])]
+
+
+def with_stream(at: int, content: bytes, data: bytes = ARCHIVE) -> bytes:
+    """The archive with another stream in the place of one, its size and digest right."""
+    document, parts, found = document_of(data), sections(data), streams(data)
+    found[at] = (found[at][0], content)
+    record = [*document["streams"], document["mosaic"]][at]
+    record["digest"] = section_digest(np.frombuffer(content, np.uint8))
+    if "bytes" in record:
+        record["bytes"] = len(content)
+    for name in ("indices", "exact", "motifs"):
+        parts[name] = b"".join(part for section, part in found if section == name)
     return assembled(document, parts)
 
 
 def test_the_helpers_rebuild_the_archive_itself() -> None:
     decode_everything(ARCHIVE)
     decode_everything(tampered(lambda document: document))
-    for name, content in sections(ARCHIVE).items():
-        decode_everything(with_section(name, content))
+    for at, (_, content) in enumerate(streams()):
+        decode_everything(with_stream(at, content))
 
 
 def test_truncation() -> None:
@@ -97,49 +127,81 @@ def test_appended_bytes() -> None:
         decode_everything(ARCHIVE + b"x")
 
 
-def test_a_damaged_section_is_named_and_spares_the_others() -> None:
+def test_a_damaged_stream_is_named_and_spares_the_others() -> None:
     header = parse_header(ARCHIVE, source="test")
     damaged = bytearray(ARCHIVE)
-    damaged[header.data_start + header.tensors["exact/2"].start] ^= 1
+    damaged[header.data_start + header.tensors["exact"].start] ^= 1
     with open_archive(bytes(damaged)) as archive:
-        assert archive.read_base(3).size > 0
-        with pytest.raises(errors.CorruptionError, match=r"section 'exact/2'.*digest"):
+        assert archive.read_base(1).size > 0
+        with pytest.raises(
+            errors.CorruptionError, match=r"section 'exact', 'hidden.bias' and 2 more.*digest"
+        ):
             archive.read_base(2)
 
 
 def test_other_versions() -> None:
-    for version in ([2, 0], [0, 9]):
-        hostile = tampered(partial(dict.update, version=version))
-        with pytest.raises(errors.UnsupportedVersionError, match=f"version {version[0]}"):
+    for version in ("2.0", "0.9"):
+        hostile = tampered(lambda document: document, version=version)
+        with pytest.raises(errors.UnsupportedVersionError, match=f"version {version}"):
             decode_everything(hostile)
-    decode_everything(tampered(lambda d: d.update(version=[1, 7], novelty=3)))
+    for nonsense in ("1", "one.zero", "", "-1.0", "1.0.0", "1" * 5000 + ".0"):
+        with pytest.raises(errors.CorruptionError, match="version"):
+            decode_everything(tampered(lambda document: document, version=nonsense))
+    decode_everything(tampered(lambda d: d.update(novelty=3), version="1.7"))
     with pytest.raises(errors.UnsupportedVersionError, match="'teleportation'"):
         decode_everything(tampered(lambda d: d.update(requires=["teleportation"])))
 
 
 def test_missing_and_unknown_sections() -> None:
-    document = json.loads(parse_header(ARCHIVE, source="test").metadata[DOCUMENT_KEY])
-    parts = sections(ARCHIVE)
+    document, parts = document_of(ARCHIVE), sections(ARCHIVE)
     with pytest.raises(errors.CorruptionError, match="'extra' belongs to nothing"):
         decode_everything(assembled(document, {**parts, "extra": b"x"}))
-    for name in parts:
+    for name in ("motifs", "indices", "exact"):
         fewer = {key: part for key, part in parts.items() if key != name}
         with pytest.raises(errors.CorruptionError, match=f"'{name}' is missing"):
             decode_everything(assembled(document, fewer))
+        longer = {**parts, name: parts[name] + b"x"}
+        with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
+            decode_everything(assembled(document, longer))
+    document["mosaic"] = None
+    with pytest.raises(errors.CorruptionError, match="mosaic that is not there"):
+        decode_everything(assembled(document, parts))
+
+
+def test_bases_stored_twice_or_never() -> None:
+    def change(how: Callable[[list[Any]], object], document: dict[str, Any]) -> None:
+        how(document["streams"][-1]["bases"])
+
+    for how in (list.pop, lambda bases: bases.append(0), list.clear):
+        with pytest.raises(errors.CorruptionError):
+            decode_everything(tampered(partial(change, how)))
 
 
 def test_unknown_codecs() -> None:
-    for name, content in sections(ARCHIVE).items():
-        with pytest.raises(errors.UnsupportedVersionError, match=f"'{name}'.*codec 99"):
-            decode_everything(with_section(name, bytes([99]) + content[1:]))
+    for at, (section, content) in enumerate(streams()):
+        with pytest.raises(errors.UnsupportedVersionError, match=f"'{section}'.*codec 99"):
+            decode_everything(with_stream(at, bytes([99]) + content[1:]))
 
 
 def test_streams_with_too_little_or_too_much() -> None:
-    for name, content in sections(ARCHIVE).items():
-        with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
-            decode_everything(with_section(name, content[:-1] or b"\0"))
-        with pytest.raises(errors.CorruptionError, match=f"'{name}'"):
-            decode_everything(with_section(name, content + b"\0"))
+    for at, (section, content) in enumerate(streams()):
+        if len(content) > 1:
+            with pytest.raises(errors.CorruptionError, match=f"'{section}'"):
+                decode_everything(with_stream(at, content[:-1]))
+        with pytest.raises(errors.CorruptionError, match=f"'{section}'"):
+            decode_everything(with_stream(at, content + b"\0"))
+
+
+def test_a_document_that_announces_too_much_is_refused_unread() -> None:
+    bomb = zstandard.ZstdCompressor(level=1).compress(bytes(1 << 28))
+    unknown = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(1 << 20))
+    tracemalloc.start()
+    for document in (bomb, unknown, b"(\xb5/\xfd", b"{}"):
+        with pytest.raises(errors.CorruptionError, match="document"):
+            open_archive(with_head(document, sections(ARCHIVE)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 22
 
 
 def set_code_lengths(lengths: list[int], document: dict[str, Any]) -> None:
@@ -147,12 +209,10 @@ def set_code_lengths(lengths: list[int], document: dict[str, Any]) -> None:
 
 
 def test_incomplete_codes() -> None:
-    motifs = json.loads(parse_header(ARCHIVE, source="test").metadata[DOCUMENT_KEY])["mosaic"][
-        "motifs"
-    ]
+    motifs = document_of(FAST_ARCHIVE)["mosaic"]["motifs"]
     for lengths in ([0, motifs], [0, 0, motifs], [motifs], [0] * 60 + [motifs]):
         with pytest.raises(errors.CorruptionError):
-            decode_everything(tampered(partial(set_code_lengths, lengths)))
+            decode_everything(tampered(partial(set_code_lengths, lengths), FAST_ARCHIVE))
 
 
 @pytest.mark.parametrize("elements", [2**31, 2**40, 2**62, 2**63, 2**200, -1])
@@ -172,12 +232,10 @@ def test_absurd_sizes(elements: int) -> None:
 
 
 def test_a_frame_that_announces_more_than_its_tensor_is_refused_unread() -> None:
-    import zstandard
-
     bomb = zstandard.ZstdCompressor(level=1).compress(bytes(1 << 28))
     tracemalloc.start()
     with pytest.raises(errors.CorruptionError, match="instead of"):
-        decode_everything(with_section("exact/2", b"\x01" + bomb))
+        decode_everything(with_stream(-2, b"\x01" + bomb))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 22
@@ -190,7 +248,7 @@ def test_a_mosaic_of_one_motif_expands_without_limit_only_if_allowed() -> None:
     def change(document: dict[str, Any]) -> None:
         document["bases"][0]["elements"] = 1 << 29
         document["tensors"][0]["shape"] = [1 << 29]
-        document["mosaic"]["blocks"] = 1 << 27
+        document["mosaic"]["blocks"] = (1 << 29) // document["mosaic"]["block_size"]
 
     hostile = tampered(change, data)
     with pytest.raises(errors.CorruptionError, match="max_bytes"):

@@ -36,7 +36,7 @@ def test_the_rest_is_exact_and_the_mosaic_is_one() -> None:
     model = small_model()
     data = packing.pack(model, block_size=4, motifs=9)
     with open_archive(data) as archive:
-        stored = [base.stored for base in archive.document.bases]
+        stored = [archive.document.stored(base) for base in range(len(model.bases))]
         assert stored == [
             *("mosaic", "mosaic", "exact", "exact", "exact", "exact", "copy", "mosaic", "mosaic")
         ]
@@ -130,7 +130,7 @@ def test_patterns_choose_tensors() -> None:
             return [
                 entry.name
                 for entry in archive.document.entries
-                if archive.document.bases[entry.base].stored == "mosaic"
+                if archive.document.stored(entry.base) == "mosaic"
             ]
 
     assert "hidden.bias" not in members()
@@ -156,6 +156,8 @@ def test_options_out_of_range_are_refused() -> None:
         {"method": "magic"},
         {"threads": 0},
         {"seed": -1},
+        {"effort": "heroic"},
+        {"motif_dtype": "float8"},
         {"colour": "blue"},
     )
     for options in refused:
@@ -208,14 +210,21 @@ def test_a_mosaic_has_few_motifs_and_stays_under_the_bound(
     model = checkpoint_of({"w": array})
     data = packing.pack(model, block_size=block_size, motifs=motifs, method=method)
     with open_archive(data) as archive:
-        if array.size < block_size:
-            return
         mosaic = archive.mosaic()
-        assert mosaic is not None
-        m = len(mosaic.indices)
-        assert len(mosaic.motifs) <= min(motifs, m)
+        if mosaic is None:
+            assert array.size < block_size
+            return
+        m, s = len(mosaic.indices), mosaic.block_size
+        k = min(motifs, m)
+        if mosaic.exact and len(mosaic.motifs) > k:
+            # Found though not asked for: it may take up to twice the bits.
+            blocks = -(-array.size // block_size)
+            asked = mosaic_bound(blocks, min(motifs, blocks), block_size, 32)
+            k = len(mosaic.motifs)
+            assert mosaic_bound(m, k, s, 32) <= min(2 * asked, array.size * 16)
+        assert len(mosaic.motifs) <= k
         sections = archive.summary.section_bytes
-        bound = mosaic_bound(m, min(motifs, m), block_size, 32) / 8
+        bound = mosaic_bound(m, k, s, 32) / 8
         # One byte names the codec of each of the two streams, one fills up the last byte.
         assert sections["motifs"] + sections["indices"] <= bound + 3
 
@@ -223,7 +232,7 @@ def test_a_mosaic_has_few_motifs_and_stays_under_the_bound(
 def test_half_precision_motifs_are_stored_in_half_precision() -> None:
     rng = np.random.default_rng(0)
     model = checkpoint_of({"w": rng.standard_normal((40, 30)).astype(np.float16)})
-    with open_archive(packing.pack(model, capacity=0.1)) as archive:
+    with open_archive(packing.pack(model, capacity=0.1, motif_dtype="float16")) as archive:
         assert archive.document.mosaic is not None
         assert archive.document.mosaic.dtype == "F16"
         assert not archive.document.mosaic.exact
@@ -232,13 +241,142 @@ def test_half_precision_motifs_are_stored_in_half_precision() -> None:
 def test_one_tensor_is_read_alone() -> None:
     model = small_model()
     with open_archive(packing.pack(model, motifs=9)) as archive:
-        reads: list[str] = []
-        section = archive._section
-        archive._section = lambda name, digest: reads.append(name) or section(name, digest)  # type: ignore[method-assign, func-returns-value]
+        reads: list[tuple[int, int]] = []
+        read = archive._bytes
+
+        def spy(start: int, nbytes: int, digest: str) -> np.ndarray:
+            reads.append((start, nbytes))
+            return read(start, nbytes, digest)
+
+        archive._bytes = spy  # type: ignore[method-assign]
+        document = archive.document
+        stream_of = document.stream_of
+
+        def place(name: str) -> tuple[int, int]:
+            base = next(entry.base for entry in document.entries if entry.name == name)
+            at = stream_of[base]
+            return archive._starts[at], document.streams[at].nbytes
+
+        archive["hidden.bias"]
         archive["hidden.bias"]
         archive["hidden.weight"]
         archive["embed.weight"]
-        assert reads == ["exact/2", "indices/1", "motifs", "indices/0"]
+        motifs = archive._header.tensors["motifs"]
+        assert reads == [
+            place("hidden.bias"),
+            (motifs.start, motifs.nbytes),
+            place("hidden.weight"),
+            place("embed.weight"),
+        ]
+        assert place("hidden.bias") == place("norm.running_mean")
+
+
+EFFORTS: list[dict[str, Any]] = [{"effort": effort} for effort in ("fast", "default", "best")]
+
+
+def test_every_effort_decodes_to_the_same_tensors() -> None:
+    model = small_model(3)
+    results = [unpacked(packing.pack(model, capacity=0.3, **effort)) for effort in EFFORTS]
+    assert same_tensors(results[0], results[1])
+    assert same_tensors(results[0], results[2])
+
+
+def trained(motifs: int = 40, block_size: int = 6, seed: int = 0) -> Checkpoint:
+    """A model that is a mosaic, as training leaves it."""
+    rng = np.random.default_rng(seed)
+    table = rng.standard_normal((motifs, block_size)).astype(np.float32)
+    picks = rng.integers(0, motifs, 3000)
+    arrays = {f"layer{i}.weight": table[picks[1000 * i :][:1000]].reshape(60, -1) for i in range(3)}
+    arrays["bias"] = rng.standard_normal(7).astype(np.float32)
+    return checkpoint_of(arrays)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*EFFORTS, {"block_size": 5}, {"capacity": 0.02}, {"block_size": 32}, {"method": "random"}],
+)
+def test_a_trained_mosaic_is_packed_exactly_whatever_is_asked(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model = trained()
+    packing.save(model, tmp_path / "m.safetensors")
+    report = packing.pack_file(tmp_path / "m.safetensors", **options)
+    assert report.lossless
+    assert (report.motifs, report.block_size, report.method) == (40, 6, "exact")
+    assert any("exact mosaic of 40 motifs of 6 values" in note for note in report.notes)
+    assert same_tensors(model, unpacked((tmp_path / "m.momos").read_bytes()))
+    # Packing what was unpacked finds the same mosaic.
+    packing.unpack_file(tmp_path / "m.momos", tmp_path / "again.safetensors")
+    again = packing.pack_file(tmp_path / "again.safetensors", block_size=3)
+    assert (again.motifs, again.block_size, again.lossless) == (40, 6, True)
+
+
+def test_a_large_mosaic_is_found_by_its_sample() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((20_000, 3)).astype(np.float32)
+    model = checkpoint_of({"w": table[rng.integers(0, 20_000, 700_000)]})
+    with open_archive(packing.pack(model)) as archive:
+        assert archive.document.mosaic is not None
+        assert archive.document.mosaic.exact
+        assert archive.document.mosaic.block_size == 3
+        assert same_tensors(model, archive.checkpoint())
+
+
+def test_lossless_packing_keeps_every_bit() -> None:
+    for model in (small_model(), trained()):
+        data = packing.pack(model, lossless=True)
+        assert same_tensors(model, unpacked(data))
+        with open_archive(data) as archive:
+            found = archive.document.mosaic
+            assert (found is not None) == (len(model.bases) == 4)
+    with pytest.raises(errors.InvalidArgumentError, match="keeps every bit"):
+        packing.pack(trained(), lossless=True, motif_dtype="float16")
+
+
+def gaussians() -> Checkpoint:
+    rng = np.random.default_rng(1)
+    scales = rng.uniform(0.01, 0.2, (500, 1))
+    weight = (rng.standard_normal((500, 64)) * scales).astype(np.float32)
+    return checkpoint_of({"a.weight": weight, "b.weight": weight[::-1].copy()})
+
+
+def error_of(model: Checkpoint, data: bytes) -> float:
+    restored = unpacked(data)
+    return sum(
+        float(((a.read().view("<f4").astype(float) - b.read().view("<f4")) ** 2).sum())
+        for a, b in zip(model.bases, restored.bases, strict=True)
+    )
+
+
+@pytest.mark.parametrize("method", ["kmeans", "random"])
+def test_fixed_point_motifs_add_at_most_two_percent(method: str) -> None:
+    model = gaussians()
+    plain = packing.pack(model, capacity=0.1, method=method, motif_dtype="float32")
+    fixed = packing.pack(model, capacity=0.1, method=method, motif_dtype="fixed")
+    assert len(packing.pack(model, capacity=0.1, method=method)) == len(fixed)
+    assert error_of(model, fixed) <= 1.02 * error_of(model, plain)
+    with open_archive(plain) as a, open_archive(fixed) as b:
+        assert b.summary.section_bytes["motifs"] < 0.5 * a.summary.section_bytes["motifs"]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float16", "F16"), ("bfloat16", "BF16")])
+def test_motifs_of_a_type(name: str, dtype: str) -> None:
+    model = gaussians()
+    data = packing.pack(model, capacity=0.1, motif_dtype=name)
+    with open_archive(data) as archive:
+        mosaic = archive.mosaic()
+        assert mosaic is not None
+        assert mosaic.dtype == dtype
+        # Blocks are assigned to the rounded motifs.
+        blocks = np.concatenate([b.read().view("<f4") for b in model.bases]).reshape(-1, 4)
+        distances = ((blocks[:400, None] - mosaic.motifs[None]) ** 2).sum(axis=2)
+        assert np.array_equal(distances.argmin(axis=1), mosaic.indices[:400])
+
+
+def test_motifs_too_large_for_their_type_are_refused() -> None:
+    model = checkpoint_of({"w": np.linspace(-1e6, 1e6, 640, dtype=np.float32).reshape(10, 64)})
+    with pytest.raises(errors.InvalidArgumentError, match="do not fit motifs of type float16"):
+        packing.pack(model, capacity=0.1, motif_dtype="float16")
 
 
 def test_scalars_of_every_type_are_carried() -> None:

@@ -24,6 +24,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .archive import Archive
     from .archive import open_archive as open  # noqa: A004
+    from .fisher import fisher_diagonal
     from .mosaic import Mosaic, build_mosaic, mosaic_bound, motif_count
     from .nearest import nearest_motifs
     from .packing import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         unpack_file,
         verify_file,
     )
+    from .projection import MoMos, ProjectionStats
     from .report import PackReport
 
 __all__ = [
@@ -42,14 +44,17 @@ __all__ = [
     "CorruptionError",
     "InsufficientDataError",
     "InvalidArgumentError",
+    "MoMos",
     "MomosError",
     "Mosaic",
     "PackReport",
+    "ProjectionStats",
     "UnsafeFileError",
     "UnsupportedVersionError",
     "__version__",
     "build_mosaic",
     "errors",
+    "fisher_diagonal",
     "load",
     "mosaic_bound",
     "motif_count",
@@ -65,9 +70,12 @@ __all__ = [
 
 _HOMES = {
     "Archive": ("archive", "Archive"),
+    "MoMos": ("projection", "MoMos"),
     "Mosaic": ("mosaic", "Mosaic"),
     "PackReport": ("report", "PackReport"),
+    "ProjectionStats": ("projection", "ProjectionStats"),
     "build_mosaic": ("mosaic", "build_mosaic"),
+    "fisher_diagonal": ("fisher", "fisher_diagonal"),
     "load": ("packing", "load"),
     "mosaic_bound": ("mosaic", "mosaic_bound"),
     "motif_count": ("mosaic", "motif_count"),

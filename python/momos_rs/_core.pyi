@@ -80,10 +80,22 @@ def digest(data: _Bytes) -> str: ...
 def canonical_order(
     table: _Bytes, block_size: int, dtype: str, counts: npt.NDArray[np.uint64]
 ) -> tuple[_Indices, list[int]]: ...
+def sorted_order(
+    table: _Bytes, block_size: int, dtype: str, counts: npt.NDArray[np.uint64]
+) -> _Indices: ...
+def encode_motifs(
+    table: _Bytes, block_size: int, dtype: str, motifs: int, *, step: float | None = None
+) -> _Bytes: ...
+def decode_motifs(stream: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def regroup_motifs(table: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def restore_motifs(regrouped: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
+def encode_floats(data: _Bytes, size: int) -> _Bytes: ...
+def decode_floats(stream: _Bytes, elements: int, size: int) -> _Bytes: ...
 def split_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
+def sample_repeats(
+    tensors: Sequence[tuple[_Bytes, int]], block_size: int, *, threads: int | None = None
+) -> tuple[int, int]: ...
 
 @final
 class IndexCode:
@@ -106,6 +118,70 @@ class IndexCode:
         progress: _Progress | None = None,
     ) -> _Indices: ...
     def worst_case(self, blocks: int) -> int: ...
+
+@final
+class MotifTree:
+    def __new__(cls, table: _Bytes, block_size: int, dtype: str) -> MotifTree: ...
+    @property
+    def motifs(self) -> int: ...
+    @property
+    def rows(self) -> _Indices: ...
+    def encode(
+        self,
+        places: _Indices,
+        *,
+        row_blocks: int = 0,
+        effort: str = "default",
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Bytes: ...
+    def decode(
+        self,
+        stream: _Bytes,
+        blocks: int,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices: ...
+
+# ---- complexity
+
+_Counts = npt.NDArray[np.uint64]
+_Complexities = npt.NDArray[np.float64]
+
+@final
+class SignCounter:
+    def __new__(cls) -> SignCounter: ...
+    def update(self, data: _Bytes, dtype: str, *, threads: int | None = None) -> None: ...
+    def counts(self) -> _Counts: ...
+    @property
+    def bits(self) -> int: ...
+
+def pack_signs(data: _Bytes, dtype: str) -> _Bytes: ...
+def zero_non_finite(data: _Bytes, dtype: str) -> _Bytes: ...
+def weight_statistics(
+    data: _Bytes, dtype: str, *, threads: int | None = None
+) -> tuple[int, int, int, int, float, float, float, float]: ...
+def finite_range(
+    data: _Bytes, dtype: str, *, threads: int | None = None
+) -> tuple[float, float] | None: ...
+def sign_plane_counts(
+    data: _Bytes, dtype: str, columns: int, *, threads: int | None = None
+) -> _Counts: ...
+def level_plane_complexities(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> list[float]: ...
+def bdm_of_counts(counts: _Counts, complexities: _Complexities) -> float: ...
+def block_entropy(counts: _Counts) -> tuple[int, int, float, float]: ...
+def ctm_strings(length: int) -> _Complexities: ...
+def ctm_squares(width: int) -> _Complexities: ...
 
 # ---- nearest
 
@@ -144,3 +220,123 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
+@final
+class CtmTable:
+    @staticmethod
+    def strings() -> CtmTable: ...
+    @staticmethod
+    def squares() -> CtmTable: ...
+    @staticmethod
+    def from_pickle(data: bytes, alphabet: int) -> CtmTable: ...
+    def __contains__(self, width: int) -> bool: ...
+    def complexity(self, width: int, digits: str) -> float | None: ...
+    def missing(self, width: int) -> float: ...
+    def known(self, width: int) -> int: ...
+    def bdm_range(self, width: int, blocks: int) -> tuple[float, float]: ...
+
+@final
+class BlockTally:
+    def blocks(self) -> list[tuple[int, int]]: ...
+    def bdm(self, table: CtmTable) -> tuple[float, int, tuple[int, str] | None]: ...
+    def entropy(self) -> float: ...
+    def items(self) -> list[tuple[int, str, int]]: ...
+
+def narrow_symbols(data: _Bytes, size: int, alphabet: int) -> _Bytes | None: ...
+def count_blocks(
+    values: _Bytes,
+    shape: Sequence[int],
+    alphabet: int,
+    width: int,
+    partition: Literal["ignore", "correlated", "recursive"],
+    parameter: int,
+    *,
+    threads: int | None = None,
+) -> BlockTally | None: ...
+def greatest_entropy(distinct_by_width: Sequence[int]) -> float: ...
+
+@final
+class Perturbation:
+    def __new__(
+        cls,
+        values: _Bytes,
+        shape: Sequence[int],
+        alphabet: int,
+        width: int,
+        partition: Literal["ignore", "correlated", "recursive"],
+        parameter: int,
+        table: CtmTable | None,
+    ) -> Perturbation: ...
+    def run(
+        self, indices: npt.NDArray[np.int64], values: npt.NDArray[np.int64], keep: bool
+    ) -> npt.NDArray[np.float64]: ...
+
+def tiled_complexity(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
+def quantiles(
+    data: _Bytes, dtype: str, qs: Sequence[float], *, threads: int | None = None
+) -> list[float]: ...
+
+# ---- grid
+
+@final
+class GridGeometry:
+    def __new__(
+        cls,
+        elements: int,
+        columns: int,
+        *,
+        transposed: bool = False,
+        within: bool = False,
+        lags: Sequence[int] = ...,
+        period: int = 1,
+    ) -> GridGeometry: ...
+    @property
+    def columns(self) -> int: ...
+
+@final
+class GridTensor:
+    @property
+    def step(self) -> float: ...
+    @property
+    def states(self) -> int: ...
+    def encode(
+        self, *, threads: int | None = None, progress: _Progress | None = None
+    ) -> _Bytes: ...
+    def to_bytes(self, dtype: str) -> _Bytes: ...
+
+def quantise_to_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    states: int = 1,
+    economy: float = 1.0,
+    weights: npt.NDArray[np.float32] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...
+def estimate_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
+def decode_grid(
+    stream: _Bytes,
+    elements: int,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...

@@ -10,18 +10,39 @@ from typing import Literal
 __all__ = [
     "BLOCK_SIZE",
     "CAPACITY",
+    "EFFORT",
+    "EFFORTS",
+    "FIXED_POINT_LOSS",
     "FORCE_ZERO",
     "ITERATIONS",
     "METHOD",
     "METHODS",
+    "MOTIF_DTYPE",
+    "MOTIF_DTYPES",
     "SEED",
+    "STEP",
+    "STEP_EXPONENT",
+    "STRUCTURED_METHODS",
+    "Effort",
     "Method",
+    "MotifDtype",
 ]
 
-Method = Literal["kmeans", "random"]
-"""How motifs are chosen: see :func:`momos_rs.build_mosaic`."""
+Method = Literal["kmeans", "random", "grid", "trellis"]
+"""How motifs are chosen: see :func:`momos_rs.build_mosaic` and :mod:`momos_rs.structured`."""
 
 METHODS: tuple[Method, ...] = ("kmeans", "random")
+STRUCTURED_METHODS: tuple[Method, ...] = ("grid", "trellis")
+
+Effort = Literal["fast", "default", "best"]
+"""How much time coding may take; every effort decodes to the same tensors."""
+
+EFFORTS: tuple[Effort, ...] = ("fast", "default", "best")
+
+MotifDtype = Literal["auto", "float32", "float16", "bfloat16", "fixed"]
+"""The precision of motifs: see :func:`momos_rs.build_mosaic`."""
+
+MOTIF_DTYPES: tuple[MotifDtype, ...] = ("auto", "float32", "float16", "bfloat16", "fixed")
 
 BLOCK_SIZE = 4
 CAPACITY = 0.05
@@ -31,3 +52,14 @@ METHOD: Method = "kmeans"
 ITERATIONS = 6
 SEED = 0
 FORCE_ZERO = True
+EFFORT: Effort = "default"
+MOTIF_DTYPE: MotifDtype = "auto"
+FIXED_POINT_LOSS = 0.02
+"""Share of the distortion that fixed-point motifs may add."""
+
+STEP = 0.25
+"""Spacing of the grid of structured motifs, as a multiple of the root mean square of all weights:
+about 3 bits per weight."""
+
+STEP_EXPONENT = 0.5
+"""The step of a tensor is proportional to its root mean square to this power."""

@@ -18,15 +18,18 @@ class TensorInfo(Record):
         name: Its name.
         dtype: Element type.
         shape: Its shape.
-        stored: ``"mosaic"``, ``"exact"``, ``"tied"`` to or ``"copy"`` of an earlier tensor.
-        bytes: Bytes of its section; 0 if it is tied or a copy.
-        bits_per_weight: Bits of its section per element.
+        stored: ``"mosaic"``, ``"grid"``, ``"exact"``, ``"tied"`` to or ``"copy"`` of an earlier
+            tensor.
+        codec: The codec of its stream.
+        bytes: Bytes of its stream; 0 if it is tied or a copy.
+        bits_per_weight: Bits of its stream per element.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     stored: str
+    codec: str
     bytes: int
     bits_per_weight: float
 
@@ -43,8 +46,9 @@ class MosaicInfo(Record):
         dtype: Type of the motifs.
         method: How the motifs were chosen.
         exact: Whether every block equals its motif.
-        code_lengths: Number of motifs by bits of their index's code; a motif whose code has b bits
-            represents about one block in 2^b.
+        index: How indices are coded: ``"prefix"`` or ``"path"``.
+        code_lengths: For ``"prefix"``, number of motifs by bits of their index's code; a motif
+            whose code has b bits represents about one block in 2^b.
     """
 
     block_size: int
@@ -54,6 +58,7 @@ class MosaicInfo(Record):
     dtype: str
     method: str
     exact: bool
+    index: str
     code_lengths: dict[int, int]
 
 
@@ -69,7 +74,7 @@ class ArchiveInfo(Record):
         tensor_bytes: Bytes of all tensors, ties counted once.
         archive_bytes: Bytes of the file.
         ratio: ``tensor_bytes / archive_bytes``.
-        sections: Bytes of the header, the motifs, the indices and the exact tensors.
+        sections: Bytes of the header, the document, the motifs, the indices and the exact tensors.
         mosaic: The mosaic, or None if everything is exact.
         tensors: The named tensors.
     """
@@ -93,7 +98,7 @@ def describe(archive: Archive) -> ArchiveInfo:
     seen: set[int] = set()
     for entry in document.entries:
         base = document.bases[entry.base]
-        stored: str = "tied" if entry.base in seen else base.stored
+        stored = "tied" if entry.base in seen else document.stored(entry.base)
         nbytes = 0 if entry.base in seen else summary.stream_bytes[entry.base]
         seen.add(entry.base)
         tensors.append(
@@ -102,6 +107,7 @@ def describe(archive: Archive) -> ArchiveInfo:
                 dtype=base.dtype,
                 shape=entry.shape,
                 stored=stored,
+                codec=archive.codec(entry.base),
                 bytes=nbytes,
                 bits_per_weight=8 * nbytes / entry.numel if entry.numel else 0.0,
             )
@@ -118,6 +124,7 @@ def describe(archive: Archive) -> ArchiveInfo:
             dtype=record.dtype,
             method=str(record.settings.get("method", "unknown")),
             exact=record.exact,
+            index=record.index,
             code_lengths={bits: count for bits, count in enumerate(record.code_lengths) if count},
         )
     )

@@ -5,11 +5,25 @@ The writer refuses what the reader would.
 
 from __future__ import annotations
 
-__all__ = ["ELEMENTS_PER_CHUNK", "MAX_EXPANSION", "MAX_FREE_BYTES", "MAX_RANK"]
+__all__ = [
+    "ELEMENTS_PER_CHUNK",
+    "GROUPED_BYTES",
+    "MAX_DOCUMENT_BYTES",
+    "MAX_EXPANSION",
+    "MAX_FREE_BYTES",
+    "MAX_RANK",
+]
 
 ELEMENTS_PER_CHUNK = 1 << 20
 """Elements per independently compressed chunk of an exact tensor: a few megabytes, enough for the
 compressor to learn from and small enough that threads share one large tensor."""
+
+GROUPED_BYTES = 1 << 18
+"""Exact tensors of one type share streams of about this many bytes: hundreds of biases would pay
+more for their streams than for their values, and reading one of them decodes no more than this."""
+
+MAX_DOCUMENT_BYTES = 100_000_000
+"""Most bytes of an archive's document: as many as a safetensors header may have."""
 
 MAX_RANK = 64
 """Most dimensions of a tensor; torch itself allows 64."""

@@ -15,21 +15,34 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _core, checkpoint, defaults
 from .archive import Archive, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
 from .checkpoint import Checkpoint, Entry
+from .checkpoint.views import gather
+from .dials import Dials
 from .dtypes import dtype
 from .errors import InvalidArgumentError
+from .exactness import find_exact_mosaic
 from .files import check_target
-from .mosaic import Mosaic, Progress, build_mosaic, mosaic_bound
+from .making import Made, Maker
+from .mosaic import (
+    Mosaic,
+    Progress,
+    common_dtype,
+    exact_mosaic_of_bases,
+    mosaic_bound,
+    motif_count,
+)
+from .precision import check_motif_dtype
 from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
 from .selection import Decision, Selection, select
 
 if TYPE_CHECKING:
     import torch
+
+    from .structured import Sensitivity
 
 __all__ = [
     "PackOptions",
@@ -49,6 +62,10 @@ Model: TypeAlias = "torch.nn.Module | Mapping[str, Any] | Checkpoint"
 
 ARCHIVE_SUFFIX = ".momos"
 
+MOST_FOR_EXACTNESS = 2.0
+"""A model that is a mosaic already is packed as it is if the paper's bound on it is at most so many
+times that of the mosaic asked for."""
+
 
 @dataclass(frozen=True)
 class PackOptions:
@@ -58,15 +75,34 @@ class PackOptions:
         block_size: Values per block, s, from 1 to 4096.
         capacity: Motifs per block, c, above 0 and at most 1; ignored if ``motifs`` is given.
         motifs: Number of motifs, k.
-        method: ``"kmeans"``, or ``"random"`` as in the paper.
+        method: ``"kmeans"``, or ``"random"`` as in the paper; ``"grid"`` or ``"trellis"`` for
+            structured motifs, see :mod:`momos_rs.structured`.
         iterations: Most iterations of Lloyd's algorithm for ``"kmeans"``.
         seed: Seed of the draw of motifs.
         force_zero: Whether the zero block is a motif.
+        motif_dtype: The precision of motifs that are not exact: ``"float32"``, ``"float16"``,
+            ``"bfloat16"``, ``"fixed"`` (adds at most 2% to the distortion) or ``"auto"``.
+        effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``. All decode
+            to the same tensors.
+        lossless: Whether every tensor must unpack bit for bit as it was: a mosaic is used only
+            where it is exact.
         include: Patterns of the names of tensors to take instead of those of two or more
             dimensions.
         exclude: Patterns of the names of tensors to keep exact.
         all_parameters: Take all parameters, as in the paper, also those of one dimension.
         threads: Number of threads; all cores by default. The archive does not depend on it.
+        step: For structured motifs, the spacing of the grid as a multiple of the root mean square
+            of all weights.
+        step_exponent: For structured motifs, the step of a tensor is proportional to its root
+            mean square to this power.
+        sensitivity: Importance of tensors or of their elements by name; see
+            :mod:`momos_rs.sensitivity`.
+        target_ratio: Least ratio of bytes in to bytes out; instead of a capacity, a number of
+            motifs or a step, like the four that follow. See :class:`momos_rs.dials.Dials`.
+        target_size: Most bytes of the archive.
+        bits: Most bits of the archive per weight.
+        max_error: Largest relative error over all tensors of the mosaic.
+        max_tensor_error: Largest relative error of each of them.
     """
 
     block_size: int = defaults.BLOCK_SIZE
@@ -76,10 +112,68 @@ class PackOptions:
     iterations: int = defaults.ITERATIONS
     seed: int = defaults.SEED
     force_zero: bool = defaults.FORCE_ZERO
+    motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE
+    effort: defaults.Effort = defaults.EFFORT
+    lossless: bool = False
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     all_parameters: bool = False
     threads: int | None = None
+    step: float = defaults.STEP
+    step_exponent: float = defaults.STEP_EXPONENT
+    sensitivity: Mapping[str, Sensitivity] | None = None
+    target_ratio: float | None = None
+    target_size: float | None = None
+    bits: float | None = None
+    max_error: float | None = None
+    max_tensor_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in (*defaults.METHODS, *defaults.STRUCTURED_METHODS):
+            raise InvalidArgumentError(
+                f"method must be one of {', '.join(defaults.METHODS)}, "
+                f"{', '.join(defaults.STRUCTURED_METHODS)}, not {self.method!r}"
+            )
+        if not (math.isfinite(self.step) and self.step > 0):
+            raise InvalidArgumentError(f"the step must be above 0, not {self.step}")
+        if not math.isfinite(self.step_exponent):
+            raise InvalidArgumentError(
+                f"the exponent of the step must be finite, not {self.step_exponent}"
+            )
+        self.dials  # noqa: B018 - checks them
+        _core.block_count(0, self.block_size)
+        if self.motifs is None:
+            motif_count(0, self.capacity)
+        elif self.motifs < 1:
+            raise InvalidArgumentError(
+                f"the number of motifs must be at least 1, not {self.motifs}"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InvalidArgumentError(f"seed must be at least 0 and below 2^64, not {self.seed}")
+        check_motif_dtype(self.motif_dtype)
+        if self.effort not in defaults.EFFORTS:
+            raise InvalidArgumentError(
+                f"effort must be one of {', '.join(defaults.EFFORTS)}, not {self.effort!r}"
+            )
+        if self.lossless and self.motif_dtype != "auto":
+            raise InvalidArgumentError(
+                f"lossless packing keeps every bit of a motif; it cannot be {self.motif_dtype} too"
+            )
+        if self.lossless and (self.dials or self.method not in defaults.METHODS):
+            raise InvalidArgumentError(
+                "lossless packing keeps every bit, so it cannot meet a target"
+                if self.dials
+                else f"method {self.method} is not lossless"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise InvalidArgumentError(f"threads must be at least 1, not {self.threads}")
+
+    @property
+    def dials(self) -> Dials:
+        """What to reach."""
+        return Dials(
+            self.target_ratio, self.target_size, self.bits, self.max_error, self.max_tensor_error
+        )
 
     @property
     def selection(self) -> Selection:
@@ -102,7 +196,7 @@ def pack(model: Model, *, progress: Progress | None = None, **options: Any) -> b
         InvalidArgumentError: If an option is out of its range.
     """
     target = io.BytesIO()
-    _pack(_as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
+    _pack(as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
     return target.getvalue()
 
 
@@ -161,9 +255,9 @@ def save(model: Model, target: PathLike, *, overwrite: bool = False, **options: 
     if target.suffix != ARCHIVE_SUFFIX:
         if options:
             raise InvalidArgumentError(f"{', '.join(options)}: only .momos files are packed")
-        checkpoint.write(target, _as_checkpoint(model), overwrite=overwrite)
+        checkpoint.write(target, as_checkpoint(model), overwrite=overwrite)
         return
-    _pack(_as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
+    _pack(as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
 
 
 def unpack(archive: bytes, *, max_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -265,6 +359,7 @@ class VerifyReport(Record):
         archive: Path of the archive.
         tensors: Number of tensors.
         bytes: Bytes of the tensors, decoded.
+        codecs: Number of tensors by how they are stored and by which codec.
         against: Path of the model, or None.
         comparison: One entry per tensor, if there is a model.
         matches: Whether the model has the same tensors, apart from errors of the mosaic.
@@ -274,6 +369,7 @@ class VerifyReport(Record):
     archive: str
     tensors: int
     bytes: int
+    codecs: dict[str, int]
     against: str | None
     comparison: tuple[TensorVerification, ...]
     matches: bool
@@ -317,11 +413,21 @@ def verify_file(
             archive=str(source),
             tensors=len(archive),
             bytes=sum(base.nbytes for base in archive.document.bases),
+            codecs=_count_codecs(archive),
             against=None if against is None else str(against),
             comparison=comparison,
             matches=not any(each.problem for each in comparison),
             seconds=time.perf_counter() - start,
         )
+
+
+def _count_codecs(archive: Archive) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for entry in archive.document.entries:
+        stored = archive.document.stored(entry.base)
+        what = f"{stored}, {archive.codec(entry.base)}"
+        counts[what] = counts.get(what, 0) + 1
+    return counts
 
 
 def _options(options: Mapping[str, Any]) -> PackOptions:
@@ -335,7 +441,8 @@ def _options(options: Mapping[str, Any]) -> PackOptions:
         ) from None
 
 
-def _as_checkpoint(model: Model) -> Checkpoint:
+def as_checkpoint(model: Model) -> Checkpoint:
+    """The model as a checkpoint."""
     return model if isinstance(model, Checkpoint) else checkpoint.from_state_dict(model)
 
 
@@ -354,57 +461,96 @@ def _pack(
     watch: Stopwatch,
 ) -> PackReport:
     with watch.phase("select"):
-        copies = _find_copies(model)
-        decisions = select(model, options.selection, options.block_size)
-        members = [
-            index
-            for index, decision in enumerate(decisions)
-            if decision.mosaic and index not in copies
-        ]
-    mosaic = None
-    settings = {
-        "capacity": options.capacity if options.motifs is None else None,
-        "method": options.method,
-        "iterations": options.iterations if options.method == "kmeans" else 0,
-        "seed": options.seed,
-        "force_zero": options.force_zero,
-    }
+        copies = find_copies(model)
+        decisions, members = _select(model, options, copies, options.block_size)
     with watch.phase("mosaic"):
-        if members:
-            mosaic = build_mosaic(
-                [(model.bases[index].read(), model.bases[index].dtype) for index in members],
-                block_size=options.block_size,
-                capacity=options.capacity,
-                motifs=options.motifs,
-                method=options.method,
-                iterations=options.iterations,
-                seed=options.seed,
-                force_zero=options.force_zero,
-                threads=options.threads,
-                progress=progress,
-            )
+        found = _find_exact(model, members, options, copies, progress)
+        if found is not None:
+            exact, decisions, members = found
+            made = Made(exact, None, {"method": "exact"})
+        elif options.lossless:
+            members = []
+            made = Made(None, None, {"method": "exact"})
+        else:
+            made = Maker(model, members, copies, options, progress).make()
+        mosaic = made.mosaic
     with watch.phase("encode and write"):
+        stored = None if made.grid else mosaic
         common: dict[str, Any] = {
             "copies": copies,
-            "settings": settings,
+            "settings": {**made.settings, "effort": options.effort},
+            "grid": made.grid,
+            "effort": options.effort,
+            "threads": options.threads,
             "progress": progress,
         }
         if isinstance(target, Path):
             assert overwrite is not None
-            summary = write_archive(target, model, mosaic, members, overwrite=overwrite, **common)
+            summary = write_archive(target, model, stored, members, overwrite=overwrite, **common)
         else:
-            summary = write_sections(target, None, model, mosaic, members, **common)
+            summary = write_sections(target, None, model, stored, members, **common)
     with watch.phase("measure"):
         tensors, distortion, energy = _measure(
-            model, mosaic, members, copies, decisions, summary, progress
+            model,
+            mosaic,
+            members,
+            copies,
+            decisions,
+            summary,
+            "grid" if made.grid else "mosaic",
+            progress,
         )
     archive = str(target) if isinstance(target, Path) else None
     return _report(
-        model, archive, options, mosaic, summary, tensors, distortion, energy, copies, watch
+        model, archive, options, made, summary, tensors, distortion, energy, copies, watch
     )
 
 
-def _find_copies(model: Checkpoint) -> dict[int, int]:
+def _select(
+    model: Checkpoint, options: PackOptions, copies: Mapping[int, int], block_size: int
+) -> tuple[list[Decision], list[int]]:
+    """The decision on every base, and the bases of the mosaic."""
+    decisions = select(model, options.selection, block_size)
+    members = [
+        index for index, decision in enumerate(decisions) if decision.mosaic and index not in copies
+    ]
+    return decisions, members
+
+
+def _find_exact(
+    model: Checkpoint,
+    members: Sequence[int],
+    options: PackOptions,
+    copies: Mapping[int, int],
+    progress: Progress | None,
+) -> tuple[Mosaic, list[Decision], list[int]] | None:
+    """The mosaic that the model already is, with its decisions and members, if that pays."""
+    # Whoever sets a target or a structure does not ask for what the model is.
+    if not options.lossless and (options.dials or options.method not in defaults.METHODS):
+        return None
+    bases = [model.bases[index] for index in members]
+    found = find_exact_mosaic(bases, options.block_size, threads=options.threads)
+    if found is None:
+        return None
+    if not options.lossless:
+        m = sum(_core.block_count(base.numel, options.block_size) for base in bases)
+        k = options.motifs if options.motifs else motif_count(m, options.capacity)
+        bits = 8 * dtype(common_dtype([base.dtype for base in bases])).itemsize
+        asked = mosaic_bound(m, min(k, m), options.block_size, bits)
+        if found.bound > MOST_FOR_EXACTNESS * asked:
+            return None
+    decisions, members = _select(model, options, copies, found.block_size)
+    mosaic = exact_mosaic_of_bases(
+        [model.bases[index] for index in members],
+        block_size=found.block_size,
+        motifs=found.motifs,
+        threads=options.threads,
+        progress=progress,
+    )
+    return None if mosaic is None else (mosaic, decisions, members)
+
+
+def find_copies(model: Checkpoint) -> dict[int, int]:
     """Bases that equal an earlier one, with that one's index."""
     originals: dict[tuple[str, int, str], int] = {}
     copies = {}
@@ -423,6 +569,7 @@ def _measure(
     copies: Mapping[int, int],
     decisions: Sequence[Decision],
     summary: ArchiveSummary,
+    stored: str,
     progress: Progress | None,
 ) -> tuple[tuple[TensorReport, ...], float, float]:
     """What became of each stored tensor, the distortion and the sum of squares of the mosaic."""
@@ -454,7 +601,7 @@ def _measure(
                 names=tuple(names[index]),
                 dtype=base.dtype,
                 elements=base.numel,
-                stored="mosaic" if index in places else "exact",
+                stored=stored if index in places else "exact",
                 bytes=summary.stream_bytes[index],
                 distortion=error,
                 relative_error=relative,
@@ -470,7 +617,7 @@ def _report(
     model: Checkpoint,
     archive: str | None,
     options: PackOptions,
-    mosaic: Mosaic | None,
+    made: Made,
     summary: ArchiveSummary,
     tensors: tuple[TensorReport, ...],
     distortion: float,
@@ -478,6 +625,7 @@ def _report(
     copies: Mapping[int, int],
     watch: Stopwatch,
 ) -> PackReport:
+    mosaic = made.mosaic
     notes = [f"{', '.join(each.names)} kept exact: {each.note}" for each in tensors if each.note]
     if copies:
         notes.append(f"{len(copies)} tensors equal another and are stored once")
@@ -487,24 +635,32 @@ def _report(
     if mosaic is None:
         notes.append("no tensor became part of a mosaic; everything is stored exactly")
     else:
-        bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(mosaic.dtype).itemsize)
+        source_dtype = common_dtype([each.dtype for each in tensors if each.stored != "exact"])
+        bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(source_dtype).itemsize)
         if mosaic.exact:
             notes.append(
-                f"the {len(mosaic.motifs)} distinct blocks fit into {k} motifs: the mosaic is exact"
+                f"the tensors are an exact mosaic of {len(mosaic.motifs)} motifs of "
+                f"{mosaic.block_size} values: every bit is kept"
             )
-    coded = 8 * (summary.section_bytes["motifs"] + summary.section_bytes["indices"])
+            if options.motif_dtype != "auto":
+                notes.append(f"exact motifs are not rounded to {options.motif_dtype}")
+    notes += made.notes
+    sections = summary.section_bytes
+    coded = 8 * (sections["motifs"] + sections["indices"] + sections["grid"])
     return PackReport(
         source=model.source,
         archive=archive,
         weights=model.numel,
         mosaic_weights=sum(mosaic.elements) if mosaic else 0,
         blocks=m,
-        block_size=options.block_size,
+        block_size=mosaic.block_size if mosaic else options.block_size,
         motifs=k,
-        motifs_used=summary.motifs_used,
+        motifs_used=len(mosaic.motifs) if mosaic and made.grid else summary.motifs_used,
         capacity=_ratio(k, m),
         method="exact" if mosaic and mosaic.exact else options.method,
         motif_dtype=mosaic.dtype if mosaic else None,
+        motif_step=mosaic.step if mosaic else None,
+        effort=options.effort,
         lossless=mosaic is None or mosaic.exact,
         distortion=distortion,
         relative_error=_ratio(distortion, energy),
@@ -521,6 +677,7 @@ def _report(
         notes=tuple(notes),
         seconds=dict(watch.seconds),
         peak_memory=peak_memory(),
+        settings=dict(made.settings),
     )
 
 
@@ -560,7 +717,10 @@ def _compare_tensor(
             f"{other_base.dtype} {list(other.shape)} in the model"
         )
         return TensorVerification(entry.name, False, None, problem)
-    decoded, original = _elements(base, entry), _elements(other_base, other)
+    decoded, original = (
+        gather(entry, base, base.read()),
+        gather(other, other_base, other_base.read()),
+    )
     if np.array_equal(original, decoded):
         return TensorVerification(entry.name, True, 0.0)
     if not _is_mosaic(archive, entry.base):
@@ -573,24 +733,9 @@ def _compare_tensor(
 
 
 def _is_mosaic(archive: Archive, index: int) -> bool:
-    base = archive.document.bases[index]
-    if base.copy_of is not None:
-        base = archive.document.bases[base.copy_of]
-    return base.stored == "mosaic" and not (
-        archive.document.mosaic is not None and archive.document.mosaic.exact
+    copy_of = archive.document.bases[index].copy_of
+    stored = archive.document.stored(index if copy_of is None else copy_of)
+    return stored == "grid" or (
+        stored == "mosaic"
+        and not (archive.document.mosaic is not None and archive.document.mosaic.exact)
     )
-
-
-def _elements(base: checkpoint.Base, entry: Entry) -> npt.NDArray[np.uint8]:
-    """The elements of a tensor in C order, as bytes."""
-    data = base.read()
-    if entry.strides is None:
-        return data
-    itemsize = dtype(base.dtype).itemsize
-    view = np.lib.stride_tricks.as_strided(
-        data.view(f"V{itemsize}")[entry.offset :],
-        entry.shape,
-        [step * itemsize for step in entry.strides],
-        writeable=False,
-    )
-    return np.ascontiguousarray(view).reshape(-1).view(np.uint8)

@@ -31,7 +31,7 @@ class TensorReport(Record):
         names: Its names; tied and copied tensors have several.
         dtype: Element type.
         elements: Number of elements.
-        stored: ``"mosaic"`` or ``"exact"``.
+        stored: ``"mosaic"``, ``"grid"`` or ``"exact"``.
         bytes: Bytes of its section.
         distortion: Sum of squared differences to the original; 0 where exact.
         relative_error: Distortion over the sum of squares of the original; 0 where exact.
@@ -63,7 +63,9 @@ class PackReport(Record):
         motifs_used: Motifs that represent a block; only these are stored.
         capacity: Motifs per block, k / m.
         method: How the motifs were chosen.
-        motif_dtype: Type of the motifs; its bits are the q of the paper's bound.
+        motif_dtype: Type of the motifs.
+        motif_step: The step of fixed-point motifs, None for others.
+        effort: How much time coding might take.
         lossless: Whether every tensor unpacks bit for bit as it was.
         distortion: Sum of squared differences over all real entries (padding is none).
         relative_error: ``||w - w'||^2 / ||w||^2`` over the tensors of the mosaic.
@@ -73,14 +75,17 @@ class PackReport(Record):
         bytes_out: Bytes of the archive.
         ratio: ``bytes_in / bytes_out``.
         bits_per_weight: Bits of the archive per element.
-        sections: Bytes of the header, the motifs, the indices and the exact tensors.
-        bound_bits: The paper's bound on the mosaic, ``k * s * q + m * ceil(log2 k)`` bits.
-        bound_share: Bits of the sections of motifs and indices, over the bound.
+        sections: Bytes of the header, the document, the motifs, the indices, the grids and the
+            exact tensors.
+        bound_bits: The paper's bound on the mosaic, ``k * s * q + m * ceil(log2 k)`` bits, q being
+            the bits of the type of the tensors.
+        bound_share: Bits of the sections of motifs, indices and grids, over the bound.
         tensors: What became of each stored tensor.
         left_out: What the source holds besides tensors.
         notes: Remarks worth reading.
         seconds: Seconds per phase.
         peak_memory: Most bytes the process had resident so far, None where that is not known.
+        settings: How the mosaic was made, also what a dial chose; empty if there is none.
     """
 
     source: str
@@ -94,6 +99,8 @@ class PackReport(Record):
     capacity: float
     method: str
     motif_dtype: str | None
+    motif_step: float | None
+    effort: str
     lossless: bool
     distortion: float
     relative_error: float
@@ -110,6 +117,7 @@ class PackReport(Record):
     notes: tuple[str, ...]
     seconds: dict[str, float]
     peak_memory: int | None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Stopwatch:

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use momos_core::Monitor;
-use momos_core::complexity::floats::{FloatType, Floats};
+use momos_core::complexity::floats::{Floats, WeightType};
 use momos_core::complexity::signs::SignCounter;
 
 const WEIGHTS: usize = 10_000 * 9_984;
@@ -41,7 +41,7 @@ fn counting(criterion: &mut Criterion) {
         .build_global()
         .expect("no pool yet");
     let bytes = noise();
-    let weights = Floats::new(&bytes, FloatType::F32).expect("whole weights");
+    let weights = Floats::new(&bytes, WeightType::F32).expect("whole weights");
     let monitor = Monitor::new();
     let mut group = criterion.benchmark_group("count");
     group.sample_size(10);

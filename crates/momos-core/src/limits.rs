@@ -18,3 +18,10 @@ pub const MAX_CODE_LENGTH: u32 = 48;
 /// Blocks per independently decodable chunk of an index stream: long enough that the chunk's
 /// four-byte length costs nothing, short enough that many threads share one large tensor.
 pub const BLOCKS_PER_CHUNK: usize = 1 << 16;
+
+/// Blocks per chunk of an index stream of paths: more than above, since every chunk's model learns
+/// anew.
+pub const BLOCKS_PER_PATH_CHUNK: usize = 1 << 17;
+
+/// Blocks per chunk of an index stream of mixed predictions, whose models learn much longer.
+pub const BLOCKS_PER_MIXING_CHUNK: usize = 1 << 20;

@@ -1,8 +1,10 @@
 //! Bindings of the core's `codec` module.
 
+use momos_core::codec::motif_tree::MotifTree as Tree;
+use momos_core::codec::paths::{self, Effort};
 use momos_core::codec::planes::Rotation;
 use momos_core::codec::prefix_code::PrefixCode;
-use momos_core::codec::{self, indices, motif_table, planes};
+use momos_core::codec::{self, float_coder, indices, motif_coder, motif_table, planes, repeats};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
@@ -12,11 +14,18 @@ use crate::runtime::{invalid_argument, run, to_python_error};
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(digest, module)?)?;
     module.add_function(wrap_pyfunction!(canonical_order, module)?)?;
+    module.add_function(wrap_pyfunction!(sorted_order, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_motifs, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_motifs, module)?)?;
     module.add_function(wrap_pyfunction!(regroup_motifs, module)?)?;
     module.add_function(wrap_pyfunction!(restore_motifs, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_floats, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_floats, module)?)?;
     module.add_function(wrap_pyfunction!(split_planes, module)?)?;
     module.add_function(wrap_pyfunction!(join_planes, module)?)?;
+    module.add_function(wrap_pyfunction!(sample_repeats, module)?)?;
     module.add_class::<IndexCode>()?;
+    module.add_class::<MotifTree>()?;
     Ok(())
 }
 
@@ -54,6 +63,62 @@ fn canonical_order<'py>(
     ))
 }
 
+/// The old numbers (uint32) of the motifs in use, sorted by value.
+///
+/// Arguments as for `canonical_order`.
+#[pyfunction]
+fn sorted_order<'py>(
+    py: Python<'py>,
+    table: Bytes<'py>,
+    block_size: usize,
+    dtype: &str,
+    counts: PyReadonlyArray1<'py, u64>,
+) -> PyResult<Bound<'py, PyArray1<u32>>> {
+    let (float, table) = (float_type(dtype)?, contiguous(&table)?);
+    let counts = counts
+        .as_slice()
+        .map_err(|_| invalid_argument("counts must be contiguous"))?;
+    let order = run(py, None, None, |_| {
+        motif_table::sorted_order(table, block_size, float, counts)
+    })?;
+    Ok(PyArray1::from_vec(py, order))
+}
+
+/// The stream of a table of motifs (bytes), best sorted by value; all values are multiples of
+/// `step` if there is one.
+#[pyfunction]
+#[pyo3(signature = (table, block_size, dtype, motifs, *, step=None))]
+fn encode_motifs<'py>(
+    py: Python<'py>,
+    table: Bytes<'py>,
+    block_size: usize,
+    dtype: &str,
+    motifs: usize,
+    step: Option<f64>,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (float, table) = (float_type(dtype)?, contiguous(&table)?);
+    let stream = run(py, None, None, |monitor| {
+        motif_coder::encode(table, block_size, float, motifs, step, monitor)
+    })?;
+    Ok(PyArray1::from_vec(py, stream))
+}
+
+/// Inverts `encode_motifs`.
+#[pyfunction]
+fn decode_motifs<'py>(
+    py: Python<'py>,
+    stream: Bytes<'py>,
+    block_size: usize,
+    dtype: &str,
+    motifs: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (float, stream) = (float_type(dtype)?, contiguous(&stream)?);
+    let table = run(py, None, None, |monitor| {
+        motif_coder::decode(stream, block_size, float, motifs, monitor)
+    })?;
+    Ok(PyArray1::from_vec(py, table))
+}
+
 /// Regroups a table of motifs (bytes) for a general compressor.
 #[pyfunction]
 fn regroup_motifs<'py>(
@@ -82,6 +147,35 @@ fn restore_motifs<'py>(
     let (float, regrouped) = (float_type(dtype)?, contiguous(&regrouped)?);
     let out = run(py, None, None, |_| {
         motif_table::restore(regrouped, block_size, float, motifs)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Codes a chunk of little-endian floats of `size` bytes (1, 2, 4 or 8), as uint8.
+#[pyfunction]
+fn encode_floats<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    size: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let data = contiguous(&data)?;
+    let out = run(py, None, None, |monitor| {
+        float_coder::encode(data, size, monitor)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Inverts `encode_floats`, given the number of elements.
+#[pyfunction]
+fn decode_floats<'py>(
+    py: Python<'py>,
+    stream: Bytes<'py>,
+    elements: usize,
+    size: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let stream = contiguous(&stream)?;
+    let out = run(py, None, None, |monitor| {
+        float_coder::decode(stream, elements, size, monitor)
     })?;
     Ok(PyArray1::from_vec(py, out))
 }
@@ -115,6 +209,26 @@ fn join_planes<'py>(
         planes::join(data, size, rotation(rotate))
     })?;
     Ok(PyArray1::from_vec(py, out))
+}
+
+/// Samples the contents of the blocks of tensors (bytes and bytes per element): how many different
+/// blocks are in the sample, and one in how many contents is.
+#[pyfunction]
+#[pyo3(signature = (tensors, block_size, *, threads=None))]
+fn sample_repeats(
+    py: Python<'_>,
+    tensors: Vec<(Bytes<'_>, usize)>,
+    block_size: usize,
+    threads: Option<usize>,
+) -> PyResult<(usize, usize)> {
+    let tensors: Vec<(&[u8], usize)> = tensors
+        .iter()
+        .map(|(bytes, itemsize)| Ok((contiguous(bytes)?, (*itemsize).max(1))))
+        .collect::<PyResult<_>>()?;
+    let repeats = run(py, threads, None, |monitor| {
+        repeats::sample(&tensors, block_size, monitor)
+    })?;
+    Ok((repeats.distinct, repeats.one_in))
 }
 
 fn rotation(rotate: bool) -> Rotation {
@@ -190,6 +304,91 @@ impl IndexCode {
             "IndexCode(motifs={}, longest={} bits)",
             self.code.symbols(),
             self.code.longest()
+        )
+    }
+}
+
+/// The tree over a table of motifs (bytes, row by row), in which indices are paths.
+#[pyclass(frozen, module = "momos_rs._core")]
+struct MotifTree {
+    tree: Tree,
+}
+
+#[pymethods]
+impl MotifTree {
+    #[new]
+    fn new(py: Python<'_>, table: Bytes<'_>, block_size: usize, dtype: &str) -> PyResult<Self> {
+        let (float, table) = (float_type(dtype)?, contiguous(&table)?);
+        let tree = run(py, None, None, |_| Tree::new(table, block_size, float))?;
+        Ok(Self { tree })
+    }
+
+    /// Number of motifs.
+    #[getter]
+    fn motifs(&self) -> usize {
+        self.tree.motifs()
+    }
+
+    /// The row in the table of the motif at each place, as uint32.
+    #[getter]
+    fn rows<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
+        PyArray1::from_slice(py, self.tree.rows())
+    }
+
+    /// The stream of the places of a tensor's blocks (uint32), as uint8.
+    ///
+    /// `row_blocks` is the number of blocks in a row of the tensor, 0 if rows are no whole blocks;
+    /// `effort` is "default" or "best".
+    #[pyo3(signature = (places, *, row_blocks=0, effort="default", threads=None, progress=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        places: PyReadonlyArray1<'py, u32>,
+        row_blocks: usize,
+        effort: &str,
+        threads: Option<usize>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<u8>>> {
+        let places = places
+            .as_slice()
+            .map_err(|_| invalid_argument("places must be contiguous"))?;
+        let effort = match effort {
+            "default" => Effort::Default,
+            "best" => Effort::Best,
+            _ => {
+                return Err(invalid_argument(format!(
+                    "effort must be default or best, not {effort}"
+                )));
+            }
+        };
+        let stream = run(py, threads, progress, |monitor| {
+            paths::encode(places, &self.tree, row_blocks, effort, monitor)
+        })?;
+        Ok(PyArray1::from_vec(py, stream))
+    }
+
+    /// The places of the `blocks` blocks of a stream, as uint32.
+    #[pyo3(signature = (stream, blocks, *, threads=None, progress=None))]
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        stream: Bytes<'py>,
+        blocks: usize,
+        threads: Option<usize>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let stream = contiguous(&stream)?;
+        let places = run(py, threads, progress, |monitor| {
+            paths::decode(stream, blocks, &self.tree, monitor)
+        })?;
+        Ok(PyArray1::from_vec(py, places))
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "MotifTree(motifs={}, depth={})",
+            self.tree.motifs(),
+            self.tree.depth()
         )
     }
 }

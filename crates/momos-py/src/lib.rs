@@ -6,6 +6,7 @@
 mod arrays;
 mod codec;
 mod complexity;
+mod grid;
 mod layout;
 mod nearest;
 mod runtime;
@@ -17,6 +18,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     codec::register(module)?;
     complexity::register(module)?;
+    grid::register(module)?;
     layout::register(module)?;
     nearest::register(module)?;
     Ok(())

@@ -1,4 +1,4 @@
-"""The archive's document: what its sections mean, as JSON in the safetensors metadata.
+"""The archive's document: what its sections mean, as compressed JSON in a section of its own.
 
 Reading is defensive: every field is checked before it is believed, and sizes before anything is
 allocated by them.
@@ -6,25 +6,34 @@ allocated by them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
+
+import zstandard
 
 from .. import _core
 from ..checkpoint.model import Entry
 from ..dtypes import DTYPES, MOSAIC_DTYPES
 from ..errors import CorruptionError, UnsupportedVersionError
-from ..limits import MAX_EXPANSION, MAX_FREE_BYTES, MAX_RANK
+from ..limits import MAX_DOCUMENT_BYTES, MAX_EXPANSION, MAX_FREE_BYTES, MAX_RANK
 
 __all__ = [
+    "DOCUMENT_SECTION",
+    "MOTIFS_SECTION",
+    "SECTIONS",
     "BaseRecord",
     "Document",
+    "GridRecord",
     "MosaicRecord",
+    "StreamRecord",
+    "check_version",
     "decode_document",
     "encode_document",
-    "section_name",
 ]
 
 VERSION = (1, 0)
@@ -34,9 +43,17 @@ unless the archive requires a feature it does not know."""
 FEATURES: frozenset[str] = frozenset()
 """Features beyond version 1.0 that this reader knows."""
 
+DOCUMENT_SECTION = "document"
 MOTIFS_SECTION = "motifs"
 
-Stored = Literal["mosaic", "exact", "copy"]
+Kind = Literal["mosaic", "grid", "exact"]
+
+SECTIONS: Mapping[Kind, str] = {"mosaic": "indices", "grid": "grid", "exact": "exact"}
+"""The section that holds the streams of each kind."""
+
+IndexCoding = Literal["prefix", "path"]
+
+_LEVEL = 19
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,9 @@ class MosaicRecord:
         requested_motifs: Number of motifs asked for, k.
         blocks: Number of blocks, m.
         dtype: Type of the motifs.
-        code_lengths: Number of motifs of each length of the index code, from 0 bits on.
+        index: How indices are numbered and coded: ``"prefix"`` or ``"path"``.
+        code_lengths: For ``"prefix"``, number of motifs of each length of the index code, from 0
+            bits on; else empty.
         digest: Digest of the motif section.
         exact: Whether the mosaic represents its tensors bit for bit.
         settings: How it was made (method, seed, ...), for people.
@@ -60,10 +79,48 @@ class MosaicRecord:
     requested_motifs: int
     blocks: int
     dtype: str
+    index: IndexCoding
     code_lengths: tuple[int, ...]
     digest: str
     exact: bool
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GridRecord:
+    """What is said of tensors on grids, for people: reading them needs none of it.
+
+    Attributes:
+        block_size: Values per block, s, with which the mosaic was described.
+        motifs: Number of distinct blocks, k.
+        blocks: Number of blocks, m.
+        dtype: Type of the motifs.
+        settings: How the points of the grids were chosen.
+    """
+
+    block_size: int
+    motifs: int
+    blocks: int
+    dtype: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """What is said of one stream.
+
+    Attributes:
+        kind: ``"mosaic"``, ``"grid"`` or ``"exact"``; the streams of a kind follow each other in
+            its section.
+        bases: The bases whose elements it codes, one after another.
+        nbytes: Bytes of the stream.
+        digest: Their digest.
+    """
+
+    kind: Kind
+    bases: tuple[int, ...]
+    nbytes: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -73,15 +130,11 @@ class BaseRecord:
     Attributes:
         dtype: Its element type.
         elements: Number of elements.
-        stored: ``"mosaic"``, ``"exact"``, or ``"copy"`` of an earlier base.
-        digest: Digest of its section; empty for a copy.
-        copy_of: The earlier base that a copy equals.
+        copy_of: The earlier base that it equals, if it is stored as a copy.
     """
 
     dtype: str
     elements: int
-    stored: Stored
-    digest: str = ""
     copy_of: int | None = None
 
     @property
@@ -97,7 +150,9 @@ class Document:
     Attributes:
         entries: The named tensors, in order.
         bases: What their bytes are.
-        mosaic: The mosaic, or None if everything is exact.
+        streams: Where the bytes are.
+        mosaic: The mosaic of free motifs, or None if there is none.
+        grid: What is said of tensors on grids, or None if there are none.
         writer: Name and version of the program that wrote it.
         metadata: The string metadata of the source.
         source: Name and format of the source, what was left out of it, and the like; for people.
@@ -106,59 +161,77 @@ class Document:
 
     entries: tuple[Entry, ...]
     bases: tuple[BaseRecord, ...]
+    streams: tuple[StreamRecord, ...]
     mosaic: MosaicRecord | None
     writer: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
+    grid: GridRecord | None = None
+
+    @cached_property
+    def stream_of(self) -> Mapping[int, int]:
+        """The stream of each base that is no copy."""
+        return {base: at for at, stream in enumerate(self.streams) for base in stream.bases}
+
+    def stored(self, base: int) -> str:
+        """How a base is stored: ``"mosaic"``, ``"grid"``, ``"exact"`` or ``"copy"``."""
+        return self.streams[self.stream_of[base]].kind if base in self.stream_of else "copy"
+
+    def members(self, kind: Kind = "mosaic") -> tuple[int, ...]:
+        """The bases of the mosaic (or those stored in another way), in the order of its blocks."""
+        return tuple(
+            base for stream in self.streams if stream.kind == kind for base in stream.bases
+        )
 
 
-def section_name(index: int, stored: Stored) -> str:
-    """Name of the section of a base."""
-    return f"{'indices' if stored == 'mosaic' else 'exact'}/{index}"
-
-
-def encode_document(document: Document) -> str:
-    """The document as JSON."""
+def encode_document(document: Document) -> bytes:
+    """The document as compressed JSON."""
     mosaic = document.mosaic
-    return json.dumps(
-        {
-            "version": list(document.version),
-            "requires": [],
-            "writer": document.writer,
-            "mosaic": mosaic
-            and {
-                "block_size": mosaic.block_size,
-                "motifs": mosaic.motifs,
-                "requested_motifs": mosaic.requested_motifs,
-                "blocks": mosaic.blocks,
-                "dtype": mosaic.dtype,
-                "code_lengths": list(mosaic.code_lengths),
-                "digest": mosaic.digest,
-                "exact": mosaic.exact,
-                "settings": dict(mosaic.settings),
-            },
-            "bases": [_encode_base(base) for base in document.bases],
-            "tensors": [_encode_entry(entry) for entry in document.entries],
-            "metadata": dict(document.metadata),
-            "source": dict(document.source),
-        },
-        separators=(",", ":"),
-        ensure_ascii=False,
-        allow_nan=False,
-    )
+    record: dict[str, Any] = {
+        "requires": [],
+        "writer": document.writer,
+        "mosaic": None if mosaic is None else _encode_mosaic(mosaic),
+        "grid": None if document.grid is None else dataclasses.asdict(document.grid),
+        "bases": [_encode_base(base) for base in document.bases],
+        "streams": [
+            {
+                "kind": stream.kind,
+                "bases": list(stream.bases),
+                "bytes": stream.nbytes,
+                "digest": stream.digest,
+            }
+            for stream in document.streams
+        ],
+        "tensors": [_encode_entry(entry) for entry in document.entries],
+        "metadata": dict(document.metadata),
+        "source": dict(document.source),
+    }
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(text.encode())
+
+
+def _encode_mosaic(mosaic: MosaicRecord) -> dict[str, Any]:
+    record = {
+        "block_size": mosaic.block_size,
+        "motifs": mosaic.motifs,
+        "requested_motifs": mosaic.requested_motifs,
+        "blocks": mosaic.blocks,
+        "dtype": mosaic.dtype,
+        "index": mosaic.index,
+        "digest": mosaic.digest,
+        "exact": mosaic.exact,
+        "settings": dict(mosaic.settings),
+    }
+    if mosaic.index == "prefix":
+        record["code_lengths"] = list(mosaic.code_lengths)
+    return record
 
 
 def _encode_base(base: BaseRecord) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "dtype": base.dtype,
-        "elements": base.elements,
-        "stored": base.stored,
-    }
-    if base.stored == "copy":
+    record: dict[str, Any] = {"dtype": base.dtype, "elements": base.elements}
+    if base.copy_of is not None:
         record["of"] = base.copy_of
-    else:
-        record["digest"] = base.digest
     return record
 
 
@@ -170,24 +243,68 @@ def _encode_entry(entry: Entry) -> dict[str, Any]:
     return record
 
 
-def decode_document(text: str, *, source: str, file_size: int, max_bytes: int | None) -> Document:
+def check_version(text: str, source: str) -> tuple[int, int]:
+    """Reads a version, ``major.minor``.
+
+    Raises:
+        UnsupportedVersionError: If it is of another major version.
+        CorruptionError: If it is no version.
+    """
+    major, dot, minor = text.partition(".")
+    if not (dot and _is_number(major) and _is_number(minor)):
+        raise CorruptionError(f"{source} is of format version {text!r}, which is none")
+    version = int(major), int(minor)
+    if version[0] != VERSION[0]:
+        raise UnsupportedVersionError(
+            f"{source} is of format version {text}; this version of momos reads {VERSION[0]}.x "
+            "(upgrade momos_rs to read it)"
+            if version[0] > VERSION[0]
+            else f"{source} is of format version {text}, which momos no longer reads (it reads "
+            f"{VERSION[0]}.x)"
+        )
+    return version
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def decode_document(
+    data: bytes, *, version: tuple[int, int], source: str, file_size: int, max_bytes: int | None
+) -> Document:
     """Reads and checks a document.
 
     Args:
-        text: The JSON.
+        data: The compressed JSON.
+        version: The version of the archive.
         source: Name of the file, for messages.
         file_size: Bytes of the whole file, by which announced sizes are judged.
         max_bytes: Most decoded bytes to accept, or None for the default limits.
 
     Raises:
-        UnsupportedVersionError: If the archive is of another major version or needs a feature
-            this reader does not know.
+        UnsupportedVersionError: If the archive needs a feature this reader does not know.
         CorruptionError: If the document contradicts itself.
     """
+    decoder = _Decoder(source, file_size, max_bytes)
     try:
-        return _Decoder(source, file_size, max_bytes).document(json.loads(text))
+        return decoder.document(json.loads(_decompress(data, decoder)), version)
     except (ValueError, RecursionError) as error:
-        raise CorruptionError(f"{source}: the archive's document is not valid: {error}") from None
+        raise decoder.fail(str(error)) from None
+
+
+def _decompress(data: bytes, decoder: _Decoder) -> bytes:
+    try:
+        size = zstandard.get_frame_parameters(data).content_size
+        if size > MAX_DOCUMENT_BYTES:
+            raise decoder.fail(f"it announces {size} bytes, over the {MAX_DOCUMENT_BYTES} allowed")
+        text: bytes = zstandard.ZstdDecompressor().decompress(
+            data, max_output_size=size, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise decoder.fail(str(error)) from None
+    if len(text) != size:
+        raise decoder.fail("it is not complete")
+    return text
 
 
 class _Decoder:
@@ -221,18 +338,7 @@ class _Decoder:
             raise self.fail(f"{name!r} is not a list of sizes")
         return tuple(values)
 
-    def document(self, record: object) -> Document:
-        version = self.counts(record, "version")
-        if len(version) != 2:
-            raise self.fail("'version' is not a major and a minor number")
-        if version[0] != VERSION[0]:
-            raise UnsupportedVersionError(
-                f"{self.source} is of format version {version[0]}.{version[1]}; this version of "
-                f"momos reads {VERSION[0]}.x (upgrade momos_rs to read it)"
-                if version[0] > VERSION[0]
-                else f"{self.source} is of format version {version[0]}.{version[1]}, which momos "
-                f"no longer reads (it reads {VERSION[0]}.x)"
-            )
+    def document(self, record: object, version: tuple[int, int]) -> Document:
         for feature in self.field(record, "requires", list):
             if feature not in FEATURES:
                 raise UnsupportedVersionError(
@@ -240,55 +346,80 @@ class _Decoder:
                     "does not have (upgrade momos_rs to read it)"
                 )
         mosaic = record["mosaic"] if isinstance(record, dict) and "mosaic" in record else {}
-        bases = tuple(
-            self.base(index, base) for index, base in enumerate(self.field(record, "bases", list))
-        )
+        grid = record["grid"] if isinstance(record, dict) and "grid" in record else {}
+        bases = tuple(self.base(base) for base in self.field(record, "bases", list))
         self.check_copies(bases)
         self.check_size(bases)
+        streams = tuple(
+            self.stream(stream, bases) for stream in self.field(record, "streams", list)
+        )
+        self.check_streams(streams, bases)
         result = Document(
             entries=self.entries(self.field(record, "tensors", list), bases),
             bases=bases,
-            mosaic=None if mosaic is None else self.mosaic(mosaic, bases),
+            streams=streams,
+            mosaic=None if mosaic is None else self.mosaic(mosaic, bases, streams),
             writer=self.field(record, "writer", str),
             metadata=self.field(record, "metadata", dict),
             source=self.field(record, "source", dict),
-            version=(version[0], version[1]),
+            version=version,
+            grid=None if grid is None else self.grid(grid),
         )
         if not all(isinstance(value, str) for value in result.metadata.values()):
             raise self.fail("'metadata' holds something that is not text")
-        if mosaic is None and any(base.stored == "mosaic" for base in bases):
+        if mosaic is None and result.members():
             raise self.fail("tensors are part of a mosaic that is not there")
+        if bool(result.members("grid")) != (grid is not None):
+            raise self.fail("there is a grid without tensors, or there are tensors without a grid")
         return result
 
-    def base(self, index: int, record: object) -> BaseRecord:
+    def base(self, record: object) -> BaseRecord:
         name = self.field(record, "dtype", str)
-        stored = self.field(record, "stored", str)
-        elements = self.count(record, "elements")
         if name not in DTYPES:
             raise UnsupportedVersionError(
                 f"{self.source} holds elements of type {name!r}, which this version of momos "
                 "does not know"
             )
-        if stored == "copy":
-            return BaseRecord(name, elements, "copy", copy_of=self.count(record, "of"))
-        if stored not in ("mosaic", "exact"):
+        is_copy = isinstance(record, dict) and "of" in record
+        return BaseRecord(
+            name, self.count(record, "elements"), self.count(record, "of") if is_copy else None
+        )
+
+    def stream(self, record: object, bases: tuple[BaseRecord, ...]) -> StreamRecord:
+        kind = self.field(record, "kind", str)
+        if kind not in SECTIONS:
             raise UnsupportedVersionError(
-                f"{self.source} stores base {index} as {stored!r}, which this version of momos "
-                "does not know"
+                f"{self.source} holds a stream of kind {kind!r}, which this version of momos does "
+                "not know"
             )
-        if stored == "mosaic" and name not in MOSAIC_DTYPES:
-            raise self.fail(f"base {index} of type {name} is part of the mosaic")
-        return BaseRecord(name, elements, stored, digest=self.field(record, "digest", str))
+        members = self.counts(record, "bases")
+        if any(member >= len(bases) for member in members) or not members:
+            raise self.fail("a stream holds a base that is not there")
+        types = {bases[member].dtype for member in members}
+        if len(types) != 1 or (kind != "exact" and len(members) != 1):
+            raise self.fail(f"bases {list(members)} cannot share a stream")
+        if kind != "exact" and not types <= set(MOSAIC_DTYPES):
+            raise self.fail(f"base {members[0]} of type {types.pop()} is part of the mosaic")
+        return StreamRecord(
+            kind, members, self.count(record, "bytes"), self.field(record, "digest", str)
+        )
+
+    def check_streams(
+        self, streams: tuple[StreamRecord, ...], bases: tuple[BaseRecord, ...]
+    ) -> None:
+        stored = [base for stream in streams for base in stream.bases]
+        expected = [index for index, base in enumerate(bases) if base.copy_of is None]
+        if sorted(stored) != expected:
+            raise self.fail("the bases are not stored once each")
 
     def check_copies(self, bases: tuple[BaseRecord, ...]) -> None:
         for index, base in enumerate(bases):
-            if base.stored != "copy":
+            if base.copy_of is None:
                 continue
-            assert base.copy_of is not None
             if base.copy_of >= index:
                 raise self.fail(f"base {index} copies base {base.copy_of}, which comes later")
             original = bases[base.copy_of]
-            if original.stored == "copy" or (original.dtype, original.elements) != (
+            if original.copy_of is not None or (original.dtype, original.elements) != (
                 base.dtype,
                 base.elements,
             ):
@@ -305,21 +436,30 @@ class _Decoder:
                 f"justify {limit} at most (max_bytes= accepts more from a source you trust)"
             )
 
-    def mosaic(self, record: object, bases: tuple[BaseRecord, ...]) -> MosaicRecord:
+    def mosaic(
+        self, record: object, bases: tuple[BaseRecord, ...], streams: tuple[StreamRecord, ...]
+    ) -> MosaicRecord:
         block_size = self.count(record, "block_size")
         name = self.field(record, "dtype", str)
-        lengths = self.counts(record, "code_lengths")
         if name not in MOSAIC_DTYPES:
             raise self.fail(f"motifs of type {name}")
         motifs = self.count(record, "motifs")
-        if motifs != sum(lengths):
+        index = self.field(record, "index", str)
+        if index not in ("prefix", "path"):
+            raise UnsupportedVersionError(
+                f"{self.source} codes its indices by {index!r}, which this version of momos does "
+                "not know"
+            )
+        lengths = self.counts(record, "code_lengths") if index == "prefix" else ()
+        if index == "prefix" and motifs != sum(lengths):
             raise self.fail(f"{motifs} motifs have {sum(lengths)} codes")
         if motifs * block_size * DTYPES[name].itemsize > MAX_EXPANSION * self.file_size:
             raise self.fail(f"{motifs} motifs of {block_size} values do not fit the file")
         blocks = sum(
-            _core.block_count(base.elements, block_size)
-            for base in bases
-            if base.stored == "mosaic"
+            _core.block_count(bases[base].elements, block_size)
+            for stream in streams
+            if stream.kind == "mosaic"
+            for base in stream.bases
         )
         if blocks != self.count(record, "blocks"):
             raise self.fail(f"the tensors of the mosaic have {blocks} blocks")
@@ -329,9 +469,19 @@ class _Decoder:
             requested_motifs=self.count(record, "requested_motifs"),
             blocks=blocks,
             dtype=name,
+            index=index,
             code_lengths=lengths,
             digest=self.field(record, "digest", str),
             exact=self.field(record, "exact", bool),
+            settings=self.field(record, "settings", dict),
+        )
+
+    def grid(self, record: object) -> GridRecord:
+        return GridRecord(
+            block_size=self.count(record, "block_size"),
+            motifs=self.count(record, "motifs"),
+            blocks=self.count(record, "blocks"),
+            dtype=self.field(record, "dtype", str),
             settings=self.field(record, "settings", dict),
         )
 

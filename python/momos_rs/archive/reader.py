@@ -6,7 +6,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,14 +21,26 @@ from ..errors import CorruptionError, InsufficientDataError, MomosError
 from ..mosaic import Mosaic, Motifs
 from ..safetensors_format import Header, parse_header
 from .document import (
+    DOCUMENT_SECTION,
     MOTIFS_SECTION,
+    SECTIONS,
     BaseRecord,
     Document,
+    GridRecord,
+    Kind,
+    check_version,
     decode_document,
-    section_name,
 )
+from .motifs import decode_motifs
 from .streams import decode_stream
-from .writer import DIGEST_KEY, DOCUMENT_KEY, NO_DIGEST, ArchiveSummary, summarise
+from .writer import (
+    DIGEST_KEY,
+    NO_DIGEST,
+    VERSION_KEY,
+    ArchiveSummary,
+    section_digest,
+    summarise,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +49,17 @@ __all__ = ["Archive", "open_archive"]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Buffer: TypeAlias = "mmap.mmap | bytes"
+Decode: TypeAlias = "Callable[[Bytes, int], npt.NDArray[np.uint32]]"
+
+CODECS: Mapping[Kind, Mapping[int, str]] = {
+    "mosaic": {0: "fixed width", 1: "prefix code", 2: "contexts", 3: "mixing"},
+    "exact": {0: "stored", 1: "zstd", 2: "planes", 3: "rotated planes", 4: "floats"},
+    "grid": {0: "grid"},
+}
+"""Names of the codecs of streams by their first byte."""
+
+GROUPS_KEPT = 4
+"""Decoded groups of small tensors that are kept while their neighbours are read."""
 
 
 def open_archive(
@@ -83,14 +106,19 @@ class Archive(Mapping[str, "torch.Tensor"]):
     def __init__(self, buffer: Buffer, source: str, *, max_bytes: int | None = None) -> None:
         self.source = source
         self._buffer = buffer
-        self._header = _parse(buffer, source)
+        self._header, version = _parse(buffer, source)
+        self._check_sections()
+        document = self._header.tensors[DOCUMENT_SECTION]
+        start = self._header.data_start
         self.document: Document = decode_document(
-            self._header.metadata[DOCUMENT_KEY],
+            buffer[start : start + document.nbytes],
+            version=version,
             source=source,
             file_size=len(buffer),
             max_bytes=max_bytes,
         )
-        self._check_sections()
+        self._starts = self._place_streams()
+        self._read_group = lru_cache(GROUPS_KEPT)(self._decode_group)
         self._entries = {entry.name: entry for entry in self.document.entries}
 
     def __enter__(self) -> Archive:
@@ -135,9 +163,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
     def summary(self) -> ArchiveSummary:
         """What the archive takes, section by section."""
         sections = [(each.name, each.nbytes) for each in self._header.tensors.values()]
-        return summarise(
-            self.document.bases, sections, self._header.data_start, self.document.mosaic
-        )
+        return summarise(self.document, sections, self._header.data_start)
 
     def checkpoint(self) -> Checkpoint:
         """The tensors as a checkpoint whose bases decode when they are read."""
@@ -157,110 +183,176 @@ class Archive(Mapping[str, "torch.Tensor"]):
             CorruptionError: If its section is damaged.
         """
         base = self.document.bases[index]
-        if base.stored == "copy":
-            assert base.copy_of is not None
+        if base.copy_of is not None:
             return self.read_base(base.copy_of, progress=progress)
-        name = section_name(index, base.stored)
-        with self._naming(name):
-            stream = self._section(name, base.digest)
-            if base.stored == "exact":
-                return decode_stream(stream, base.nbytes, dtype(base.dtype).itemsize)
-            motifs, code = self._motifs
-            indices = self._indices(base, stream, code)
+        at = self.document.stream_of[index]
+        stream = self.document.streams[at]
+        if stream.kind == "exact":
+            if len(stream.bases) == 1:
+                return self._decode_group(at)
+            earlier = stream.bases[: stream.bases.index(index)]
+            start = sum(self.document.bases[each].nbytes for each in earlier)
+            return self._read_group(at)[start : start + base.nbytes]
+        if stream.kind == "grid":
+            with self._naming(self._stream_name(at)):
+                multiples = _core.decode_grid(self._stream(at), base.elements)
+                return multiples.to_bytes(base.dtype)
+        motifs, decode = self._motifs
+        with self._naming(self._stream_name(at)):
             return _core.scatter_blocks(
-                motifs, indices, base.elements, base.dtype, progress=progress
+                motifs,
+                self._indices(base, at, decode),
+                base.elements,
+                base.dtype,
+                progress=progress,
             )
+
+    def codec(self, index: int) -> str:
+        """The codec of the stream of a base; of the original for a copy."""
+        copy_of = self.document.bases[index].copy_of
+        at = self.document.stream_of[index if copy_of is None else copy_of]
+        stream = self.document.streams[at]
+        if not stream.nbytes:
+            return "none"
+        first = self._buffer[self._header.data_start + self._starts[at]]
+        return CODECS[stream.kind].get(first, f"unknown ({first})")
 
     def mosaic(self) -> Mosaic | None:
         """The mosaic, its motifs in the archive's order; None if everything is exact."""
         record = self.document.mosaic
+        if self.document.grid is not None:
+            return self._grid_mosaic(self.document.grid)
         if record is None:
             return None
-        motifs, code = self._motifs
-        parts = []
-        members = [
-            (index, base)
-            for index, base in enumerate(self.document.bases)
-            if base.stored == "mosaic"
-        ]
-        for index, base in members:
-            name = section_name(index, "mosaic")
-            with self._naming(name):
-                parts.append(self._indices(base, self._section(name, base.digest), code))
+        motifs, decode = self._motifs
+        parts = [np.zeros(0, np.uint32)]
+        members = self.document.members()
+        for member in members:
+            at = self.document.stream_of[member]
+            with self._naming(self._stream_name(at)):
+                parts.append(self._indices(self.document.bases[member], at, decode))
         return Mosaic(
             motifs=motifs,
-            indices=np.concatenate(parts) if parts else np.zeros(0, np.uint32),
-            elements=tuple(base.elements for _, base in members),
+            indices=np.concatenate(parts),
+            elements=tuple(self.document.bases[member].elements for member in members),
             dtype=record.dtype,
             requested_motifs=record.requested_motifs,
             exact=record.exact,
         )
 
-    def _indices(
-        self, base: BaseRecord, stream: Bytes, code: _core.IndexCode
-    ) -> npt.NDArray[np.uint32]:
+    def _grid_mosaic(self, record: GridRecord) -> Mosaic:
+        from ..structured import mosaic_of_blocks
+
+        decoded = [
+            (self.read_base(index), self.document.bases[index].dtype)
+            for index in self.document.members("grid")
+        ]
+        return mosaic_of_blocks(decoded, record.block_size)
+
+    def _decode_group(self, at: int) -> Bytes:
+        """The elements of all bases of an exact stream."""
+        bases = [self.document.bases[index] for index in self.document.streams[at].bases]
+        nbytes = sum(base.nbytes for base in bases)
+        with self._naming(self._stream_name(at)):
+            return decode_stream(self._stream(at), nbytes, dtype(bases[0].dtype).itemsize)
+
+    def _indices(self, base: BaseRecord, at: int, decode: Decode) -> npt.NDArray[np.uint32]:
         assert self.document.mosaic is not None
         blocks = _core.block_count(base.elements, self.document.mosaic.block_size)
-        return code.decode(stream, blocks)
+        return decode(self._stream(at), blocks)
 
     @cached_property
-    def _motifs(self) -> tuple[Motifs, _core.IndexCode]:
+    def _motifs(self) -> tuple[Motifs, Decode]:
+        """The motifs in the order of their numbers, and how to decode these."""
         record = self.document.mosaic
         assert record is not None
-        with self._naming(MOTIFS_SECTION):
-            nbytes = record.motifs * record.block_size * dtype(record.dtype).itemsize
-            regrouped = decode_stream(self._section(MOTIFS_SECTION, record.digest), nbytes, 1)
-            table = _core.restore_motifs(
-                np.ascontiguousarray(regrouped), record.block_size, record.dtype, record.motifs
-            )
+        with self._naming(f"section {MOTIFS_SECTION!r}"):
+            info = self._header.tensors[MOTIFS_SECTION]
+            section = self._bytes(info.start, info.nbytes, record.digest)
+            table = decode_motifs(section, record.block_size, record.dtype, record.motifs)
             motifs = _core.gather_blocks(
                 [(table, record.dtype)], record.block_size, wide=record.dtype == "F64"
             )
-            return motifs, _core.IndexCode(list(record.code_lengths))
+            if record.index == "prefix":
+                return motifs, _core.IndexCode(list(record.code_lengths)).decode
+            tree = _core.MotifTree(table, record.block_size, record.dtype)
+            return motifs[tree.rows], tree.decode
 
     def _lazy_base(self, index: int) -> Base:
         record = self.document.bases[index]
         return Base(record.dtype, record.elements, lambda: self.read_base(index))
 
-    def _section(self, name: str, digest: str) -> Bytes:
-        info = self._header.tensors[name]
-        start = self._header.data_start + info.start
-        section = np.frombuffer(self._buffer, np.uint8, info.nbytes, start)
-        if _core.digest(section) != digest:
+    def _stream(self, at: int) -> Bytes:
+        stream = self.document.streams[at]
+        return self._bytes(self._starts[at], stream.nbytes, stream.digest)
+
+    def _bytes(self, start: int, nbytes: int, digest: str) -> Bytes:
+        """Bytes of the data, their digest checked."""
+        data = np.frombuffer(self._buffer, np.uint8, nbytes, self._header.data_start + start)
+        if section_digest(data) != digest:
             raise CorruptionError("its digest does not match: the file is damaged")
-        return section
+        return data
+
+    def _stream_name(self, at: int) -> str:
+        """The section of a stream, and a tensor in it."""
+        stream = self.document.streams[at]
+        names = [entry.name for entry in self.document.entries if entry.base in stream.bases]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"section {SECTIONS[stream.kind]!r}, {names[0]!r}{more}"
 
     @contextlib.contextmanager
-    def _naming(self, section: str) -> Iterator[None]:
-        """Names the file and the section in the errors of what happens inside."""
+    def _naming(self, part: str) -> Iterator[None]:
+        """Names the file and a part of it in the errors of what happens inside."""
         try:
             yield
         except MomosError as error:
-            raise type(error)(f"{self.source}: section {section!r}: {error}") from None
+            raise type(error)(f"{self.source}: {part}: {error}") from None
 
     def _check_sections(self) -> None:
-        expected = {MOTIFS_SECTION} if self.document.mosaic else set()
-        expected |= {
-            section_name(index, base.stored)
-            for index, base in enumerate(self.document.bases)
-            if base.stored != "copy"
-        }
-        found = self._header.tensors
-        for name in sorted(expected ^ found.keys()):
-            what = "is missing" if name in expected else "belongs to nothing"
-            raise CorruptionError(f"{self.source}: section {name!r} {what}")
-        for name, info in found.items():
+        known = {DOCUMENT_SECTION, MOTIFS_SECTION, *SECTIONS.values()}
+        for name, info in self._header.tensors.items():
+            if name not in known:
+                raise CorruptionError(f"{self.source}: section {name!r} belongs to nothing")
             if info.dtype != "U8" or len(info.shape) != 1 or info.nbytes == 0:
                 raise CorruptionError(f"{self.source}: section {name!r} is no stream of bytes")
 
+    def _place_streams(self) -> tuple[int, ...]:
+        """Where each stream starts; checks that sections are what their streams need."""
+        ends = {
+            name: info.start
+            for name, info in self._header.tensors.items()
+            if name in SECTIONS.values()
+        }
+        starts = []
+        for stream in self.document.streams:
+            section = SECTIONS[stream.kind]
+            if section not in ends:
+                raise CorruptionError(f"{self.source}: section {section!r} is missing")
+            starts.append(ends[section])
+            ends[section] += stream.nbytes
+        for section, end in ends.items():
+            if end != self._header.tensors[section].stop:
+                raise CorruptionError(
+                    f"{self.source}: section {section!r} has not the length of its streams"
+                )
+        if (MOTIFS_SECTION in self._header.tensors) != (self.document.mosaic is not None):
+            what = "is missing" if self.document.mosaic else "belongs to nothing"
+            raise CorruptionError(f"{self.source}: section {MOTIFS_SECTION!r} {what}")
+        return tuple(starts)
 
-def _parse(buffer: Buffer, source: str) -> Header:
+
+def _parse(buffer: Buffer, source: str) -> tuple[Header, tuple[int, int]]:
+    """The header and the version; checks the digest of the header and the document."""
     header = parse_header(buffer, source=source)
-    if DOCUMENT_KEY not in header.metadata:
+    if VERSION_KEY not in header.metadata:
         raise CorruptionError(f"{source} is not a .momos archive: it is a plain safetensors file")
+    version = check_version(header.metadata[VERSION_KEY], source)
+    document = header.tensors.get(DOCUMENT_SECTION)
+    if document is None or document.start != 0:
+        raise CorruptionError(f"{source}: section {DOCUMENT_SECTION!r} is missing")
     digest = header.metadata.get(DIGEST_KEY, "").encode()
-    raw = bytes(buffer[: header.data_start])
+    raw = bytes(buffer[: header.data_start + document.nbytes])
     blank = raw.replace(digest, NO_DIGEST.encode(), 1) if len(digest) == len(NO_DIGEST) else raw
-    if _core.digest(np.frombuffer(blank, np.uint8)).encode() != digest:
+    if section_digest(np.frombuffer(blank, np.uint8)).encode() != digest:
         raise CorruptionError(f"{source}: the header does not match its digest: it is damaged")
-    return header
+    return header, version

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
+from .. import _core, defaults
 from ..checkpoint.model import Checkpoint
 from ..dtypes import dtype
 from ..files import replacing
+from ..limits import GROUPED_BYTES
 from ..mosaic import Mosaic
 from ..safetensors_format import encode_header
 from .document import (
+    DOCUMENT_SECTION,
     MOTIFS_SECTION,
+    SECTIONS,
+    VERSION,
     BaseRecord,
     Document,
+    GridRecord,
+    IndexCoding,
+    Kind,
     MosaicRecord,
+    StreamRecord,
     decode_document,
     encode_document,
-    section_name,
 )
+from .motifs import encode_motifs
 from .streams import encode_stream
 
 __all__ = [
     "DIGEST_KEY",
-    "DOCUMENT_KEY",
     "NO_DIGEST",
+    "VERSION_KEY",
     "ArchiveSummary",
+    "GridSections",
+    "section_digest",
     "summarise",
     "write_archive",
     "write_sections",
 ]
 
-DOCUMENT_KEY = "momos"
+VERSION_KEY = "momos"
 DIGEST_KEY = "momos.digest"
-NO_DIGEST = "0" * 32
-"""What stands in the place of the header's digest while it is computed."""
+NO_DIGEST = "0" * 16
+"""What stands in the place of the head's digest while it is computed."""
+
+
+def section_digest(data: npt.NDArray[np.uint8]) -> str:
+    """The digest of bytes in an archive: the first 64 bits of their XXH3-128."""
+    return _core.digest(data)[:16]
 
 
 @dataclass(frozen=True)
@@ -51,8 +67,10 @@ class ArchiveSummary:
 
     Attributes:
         file_bytes: Size of the file.
-        section_bytes: Bytes of the header, the motifs, the indices and the exact tensors.
-        stream_bytes: Bytes of the section of each base, 0 for a copy.
+        section_bytes: Bytes of the header, the document, the motifs, the indices, the
+            grids and the exact tensors.
+        stream_bytes: Bytes of the stream of each base, 0 for a copy; where several bases share a
+            stream, their shares by size.
         motifs_used: Motifs that represent a block: those that are stored.
     """
 
@@ -62,19 +80,56 @@ class ArchiveSummary:
     motifs_used: int
 
 
-@dataclass
+@dataclass(frozen=True)
+class GridSections:
+    """Tensors on grids, ready to be written.
+
+    Attributes:
+        streams: The stream of each base.
+        record: What is said of all of them.
+    """
+
+    streams: Mapping[int, npt.NDArray[np.uint8]]
+    record: GridRecord
+
+
 class _Spool:
-    """Sections waiting on disk for their header."""
+    """Streams waiting on disk until their sections can be written."""
 
-    file: IO[bytes]
-    sections: list[tuple[str, int]] = field(default_factory=list)
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self.stack = contextlib.ExitStack()
+        self.files: dict[str, IO[bytes]] = {}
+        self.sizes: dict[str, int] = {}
+        self.streams: list[StreamRecord] = []
 
-    def add(self, name: str, data: bytes | npt.NDArray[np.uint8]) -> str:
-        """Appends a section and returns its digest."""
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stack.close()
+
+    def add(self, section: str, data: bytes | npt.NDArray[np.uint8]) -> tuple[int, str]:
+        """Appends to a section; returns the size and the digest of what was appended."""
         view = np.frombuffer(data, np.uint8)
-        self.file.write(view.data)
-        self.sections.append((name, view.size))
-        return _core.digest(view)
+        if section not in self.files:
+            file = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115 - the stack closes it
+            self.files[section] = self.stack.enter_context(file)
+        self.files[section].write(view.data)
+        self.sizes[section] = self.sizes.get(section, 0) + view.size
+        return view.size, section_digest(view)
+
+    def add_stream(
+        self, kind: Kind, bases: Sequence[int], data: bytes | npt.NDArray[np.uint8]
+    ) -> None:
+        """Appends the stream of some bases to the section of its kind."""
+        self.streams.append(StreamRecord(kind, tuple(bases), *self.add(SECTIONS[kind], data)))
+
+    def copy_to(self, target: IO[bytes]) -> None:
+        """Appends all sections to a file, in the order in which they were begun."""
+        for file in self.files.values():
+            file.seek(0)
+            shutil.copyfileobj(file, target, 1 << 20)
 
 
 def write_archive(
@@ -86,6 +141,9 @@ def write_archive(
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
     overwrite: bool,
+    grid: GridSections | None = None,
+    effort: defaults.Effort = defaults.EFFORT,
+    threads: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes a checkpoint and the mosaic of some of its bases as an archive.
@@ -98,6 +156,9 @@ def write_archive(
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
         overwrite: Whether an existing file may be replaced.
+        grid: The bases that lie on grids.
+        effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
+        threads: Number of threads; all cores by default.
         progress: Called while work goes on.
 
     Raises:
@@ -114,6 +175,9 @@ def write_archive(
             members,
             copies=copies,
             settings=settings,
+            grid=grid,
+            effort=effort,
+            threads=threads,
             progress=progress,
         )
 
@@ -127,119 +191,214 @@ def write_sections(
     *,
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
+    grid: GridSections | None = None,
+    effort: defaults.Effort = defaults.EFFORT,
+    threads: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes an archive into an open file; arguments as for :func:`write_archive`."""
     report = progress or (lambda _phase, _done, _total: None)
     directory = None if path is None else path.absolute().parent
-    with tempfile.TemporaryFile(dir=directory) as file:
-        spool = _Spool(file)
-        record, order = _add_mosaic(spool, mosaic, settings)
-        places = {base: position for position, base in enumerate(members)}
-        bases = []
-        for index, base in enumerate(checkpoint.bases):
-            if index in copies:
-                bases.append(BaseRecord(base.dtype, base.numel, "copy", copy_of=copies[index]))
-            elif index in places:
-                assert order is not None
-                assert mosaic is not None
-                code, renumbering = order
-                stream = code.encode(renumbering[mosaic.tensor_indices(places[index])])
-                digest = spool.add(section_name(index, "mosaic"), stream)
-                bases.append(BaseRecord(base.dtype, base.numel, "mosaic", digest))
-            else:
-                kind = dtype(base.dtype)
-                exact = encode_stream(base.read(), kind.itemsize, floating=kind.floating)
-                digest = spool.add(section_name(index, "exact"), exact)
-                bases.append(BaseRecord(base.dtype, base.numel, "exact", digest))
-            report("encode", index + 1, len(checkpoint.bases))
+    with _Spool(directory) as spool:
+        record = None
+        if mosaic is not None:
+            coding = _prefix_coding(mosaic) if effort == "fast" else _path_coding(mosaic)
+            record = _add_motifs(spool, mosaic, coding, settings, effort)
+            row_lengths = _row_lengths(checkpoint)
+            for position, base in enumerate(members):
+                stream = coding.encode(
+                    coding.numbers[mosaic.tensor_indices(position)],
+                    row_lengths.get(base, 0) / mosaic.block_size,
+                    effort,
+                    threads,
+                )
+                spool.add_stream("mosaic", [base], stream)
+                report("encode", position + 1, len(checkpoint.bases))
+        on_grids = {} if grid is None else grid.streams
+        for base in sorted(on_grids):
+            spool.add_stream("grid", [base], on_grids[base])
+        apart = {*copies, *on_grids, *(members if mosaic is not None else ())}
+        exact = [index for index in range(len(checkpoint.bases)) if index not in apart]
+        done = len(checkpoint.bases) - len(exact)
+        for group in _groups(checkpoint, exact):
+            spool.add_stream("exact", group, _encode_exact(checkpoint, group, effort))
+            done += len(group)
+            report("encode", done, len(checkpoint.bases))
         document = Document(
             entries=checkpoint.entries,
-            bases=tuple(bases),
+            bases=tuple(
+                BaseRecord(base.dtype, base.numel, copies.get(index))
+                for index, base in enumerate(checkpoint.bases)
+            ),
+            streams=tuple(spool.streams),
             mosaic=record,
             writer=f"momos {_core.__version__}",
             metadata=checkpoint.metadata,
             source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
+            grid=None if grid is None else grid.record,
         )
-        header = _header(encode_document(document), spool.sections)
-        size = len(header) + sum(nbytes for _, nbytes in spool.sections)
+        encoded = encode_document(document)
+        sections = [(DOCUMENT_SECTION, len(encoded)), *spool.sizes.items()]
+        head = _head(encoded, sections)
         # The writer refuses what the reader would.
         decode_document(
-            encode_document(document),
+            encoded,
+            version=VERSION,
             source=str(path or "the archive"),
-            file_size=size,
+            file_size=len(head) + sum(spool.sizes.values()),
             max_bytes=None,
         )
-        target.write(header)
-        file.seek(0)
-        shutil.copyfileobj(file, target, 1 << 20)
-    return summarise(bases, spool.sections, len(header), record)
+        target.write(head)
+        spool.copy_to(target)
+    return summarise(document, sections, len(head) - len(encoded))
 
 
-def _add_mosaic(
-    spool: _Spool, mosaic: Mosaic | None, settings: Mapping[str, Any]
-) -> tuple[MosaicRecord | None, tuple[_core.IndexCode, npt.NDArray[np.uint32]] | None]:
-    """Adds the motifs; returns the record, and the code with the new number of each motif."""
-    if mosaic is None:
-        return None, None
-    table = mosaic.table()
-    order, lengths = _core.canonical_order(table, mosaic.block_size, mosaic.dtype, mosaic.counts())
-    itemsize = dtype(mosaic.dtype).itemsize
-    rows = np.ascontiguousarray(table.reshape(len(mosaic.motifs), -1)[order]).reshape(-1)
-    regrouped = _core.regroup_motifs(rows, mosaic.block_size, mosaic.dtype, len(order))
-    # The planes are made already; the stream codec sees bytes.
-    stream = encode_stream(regrouped, 1, floating=False)
-    renumbering = np.zeros(len(mosaic.motifs), np.uint32)
-    renumbering[order] = np.arange(len(order), dtype=np.uint32)
-    record = MosaicRecord(
+@dataclass(frozen=True)
+class _Coding:
+    """How the motifs are numbered, and how a tensor's numbers are coded.
+
+    Attributes:
+        index: Its name in the document.
+        order: Motifs of the mosaic in the order of the table.
+        numbers: The number of each motif of the mosaic, by which indices are coded.
+        code_lengths: What the document says of a prefix code.
+        encode: Codes numbers, given the blocks per row, the effort and the number of threads.
+    """
+
+    index: IndexCoding
+    order: npt.NDArray[np.uint32]
+    numbers: npt.NDArray[np.uint32]
+    code_lengths: tuple[int, ...]
+    encode: Callable[..., npt.NDArray[np.uint8]]
+
+
+def _prefix_coding(mosaic: Mosaic) -> _Coding:
+    order, lengths = _core.canonical_order(
+        mosaic.table(), mosaic.block_size, mosaic.dtype, mosaic.counts()
+    )
+    code = _core.IndexCode(lengths)
+
+    def encode(
+        numbers: npt.NDArray[np.uint32], _row: float, _effort: str, threads: int | None
+    ) -> npt.NDArray[np.uint8]:
+        return code.encode(numbers, threads=threads)
+
+    numbers = _inverse(order, len(mosaic.motifs))
+    return _Coding("prefix", order, numbers, tuple(lengths), encode)
+
+
+def _path_coding(mosaic: Mosaic) -> _Coding:
+    order = _core.sorted_order(mosaic.table(), mosaic.block_size, mosaic.dtype, mosaic.counts())
+    tree = _core.MotifTree(_rows(mosaic, order), mosaic.block_size, mosaic.dtype)
+
+    def encode(
+        numbers: npt.NDArray[np.uint32], row: float, effort: str, threads: int | None
+    ) -> npt.NDArray[np.uint8]:
+        blocks = int(row) if row.is_integer() else 0
+        return tree.encode(numbers, row_blocks=blocks, effort=effort, threads=threads)
+
+    return _Coding("path", order, _inverse(order[tree.rows], len(mosaic.motifs)), (), encode)
+
+
+def _inverse(order: npt.NDArray[np.uint32], size: int) -> npt.NDArray[np.uint32]:
+    """The place of each number in an order; 0 for those that are not in it."""
+    places = np.zeros(size, np.uint32)
+    places[order] = np.arange(len(order), dtype=np.uint32)
+    return places
+
+
+def _rows(mosaic: Mosaic, order: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+    """The table of the motifs in an order."""
+    table = mosaic.table().reshape(len(mosaic.motifs), -1)
+    return np.ascontiguousarray(table[order]).reshape(-1)
+
+
+def _add_motifs(
+    spool: _Spool,
+    mosaic: Mosaic,
+    coding: _Coding,
+    settings: Mapping[str, Any],
+    effort: defaults.Effort,
+) -> MosaicRecord:
+    rows = _rows(mosaic, coding.order)
+    stream = encode_motifs(rows, mosaic.block_size, mosaic.dtype, step=mosaic.step, effort=effort)
+    _, digest = spool.add(MOTIFS_SECTION, stream)
+    return MosaicRecord(
         block_size=mosaic.block_size,
-        motifs=len(order),
+        motifs=len(coding.order),
         requested_motifs=mosaic.requested_motifs,
         blocks=len(mosaic.indices),
         dtype=mosaic.dtype,
-        code_lengths=tuple(lengths),
-        digest=spool.add(MOTIFS_SECTION, stream),
+        index=coding.index,
+        code_lengths=coding.code_lengths,
+        digest=digest,
         exact=mosaic.exact,
         settings=settings,
     )
-    assert rows.size == len(order) * mosaic.block_size * itemsize
-    return record, (_core.IndexCode(lengths), renumbering)
 
 
-def _header(document: str, sections: Sequence[tuple[str, int]]) -> bytes:
-    """The header, with its own digest in its metadata."""
+def _row_lengths(checkpoint: Checkpoint) -> dict[int, int]:
+    """Elements per row of the bases that are matrices (or more) in C order."""
+    return {
+        entry.base: entry.numel // entry.shape[0]
+        for entry in checkpoint.entries
+        if entry.strides is None and len(entry.shape) > 1 and entry.shape[0] > 0
+    }
+
+
+def _groups(checkpoint: Checkpoint, bases: Sequence[int]) -> list[list[int]]:
+    """Bases that share a stream: small ones of one type."""
+    groups: list[list[int]] = []
+    open_groups: dict[str, tuple[list[int], int]] = {}
+    for index in bases:
+        base = checkpoint.bases[index]
+        nbytes = base.numel * dtype(base.dtype).itemsize
+        group, size = open_groups.get(base.dtype, ([], GROUPED_BYTES))
+        if size + nbytes > GROUPED_BYTES:
+            group, size = [], 0
+            groups.append(group)
+        group.append(index)
+        open_groups[base.dtype] = group, size + nbytes
+    return groups
+
+
+def _encode_exact(checkpoint: Checkpoint, group: Sequence[int], effort: defaults.Effort) -> bytes:
+    kind = dtype(checkpoint.bases[group[0]].dtype)
+    data = [checkpoint.bases[index].read() for index in group]
+    whole = data[0] if len(data) == 1 else np.concatenate(data)
+    return encode_stream(whole, kind.itemsize, floating=kind.floating, effort=effort)
+
+
+def _head(document: bytes, sections: Sequence[tuple[str, int]]) -> bytes:
+    """The header and the document, with their digest in the header's metadata."""
     tensors = [(name, "U8", (nbytes,), nbytes) for name, nbytes in sections]
 
     def encode(digest: str) -> bytes:
-        metadata = {DIGEST_KEY: digest, DOCUMENT_KEY: document}
-        return encode_header(tensors, metadata, by_itemsize=False).data
+        metadata = {DIGEST_KEY: digest, VERSION_KEY: ".".join(map(str, VERSION))}
+        return encode_header(tensors, metadata, by_itemsize=False).data + document
 
-    blank = encode(NO_DIGEST)
-    return encode(_core.digest(np.frombuffer(blank, np.uint8)))
+    return encode(section_digest(np.frombuffer(encode(NO_DIGEST), np.uint8)))
 
 
 def summarise(
-    bases: Sequence[BaseRecord],
-    sections: Sequence[tuple[str, int]],
-    header_bytes: int,
-    record: MosaicRecord | None,
+    document: Document, sections: Sequence[tuple[str, int]], header_bytes: int
 ) -> ArchiveSummary:
     """What an archive with these sections takes."""
     sizes = dict(sections)
-    streams = tuple(
-        0 if base.stored == "copy" else sizes[section_name(index, base.stored)]
-        for index, base in enumerate(bases)
-    )
-    kinds = {"header": header_bytes, MOTIFS_SECTION: sizes.get(MOTIFS_SECTION, 0)}
-    kinds["indices"] = sum(
-        nbytes for base, nbytes in zip(bases, streams, strict=True) if base.stored == "mosaic"
-    )
-    kinds["exact"] = sum(
-        nbytes for base, nbytes in zip(bases, streams, strict=True) if base.stored == "exact"
-    )
+    shares = [0] * len(document.bases)
+    for stream in document.streams:
+        weights = [document.bases[base].nbytes for base in stream.bases]
+        total = sum(weights)
+        rest = stream.nbytes
+        for base, weight in zip(stream.bases, weights, strict=True):
+            shares[base] = rest * weight // total if total else 0
+            rest -= shares[base]
+            total -= weight
+        shares[stream.bases[-1]] += rest
+    names = (DOCUMENT_SECTION, MOTIFS_SECTION, *SECTIONS.values())
     return ArchiveSummary(
         file_bytes=header_bytes + sum(sizes.values()),
-        section_bytes=kinds,
-        stream_bytes=streams,
-        motifs_used=record.motifs if record else 0,
+        section_bytes={"header": header_bytes, **{name: sizes.get(name, 0) for name in names}},
+        stream_bytes=tuple(shares),
+        motifs_used=document.mosaic.motifs if document.mosaic else 0,
     )

@@ -10,13 +10,15 @@ The opcodes are those of :mod:`pickletools` in the standard library, protocols 0
 
 from __future__ import annotations
 
+import mmap
 import pickletools
+import re
 import struct
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
-from momos_rs.errors import CorruptionError
+from momos_rs.errors import CorruptionError, InsufficientDataError
 
 __all__ = ["Global", "PickledObject", "StorageReference", "holds_tensors", "read_pickle"]
 
@@ -49,41 +51,59 @@ class StorageReference:
     key: Any
 
 
+# How the standard library words that a pickle ends before what it announces.
+_ENDS_EARLY = re.compile(r"exhausted before|not enough data|only \d+ remain")
+
 Construct = Callable[[Global, tuple[Any, ...]], Any]
+Refer = Callable[[StorageReference], None]
 
 _PLAIN_CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": dict,
-    "builtins.dict": dict,
-    "builtins.set": set,
-    "__builtin__.set": set,
     "torch.Size": tuple,
-    "builtins.complex": complex,
+    # Protocols before 3 name the built-ins as Python 2 did.
+    **{
+        f"{module}.{kind.__name__}": kind
+        for module in ("builtins", "__builtin__")
+        for kind in (complex, dict, frozenset, list, set, tuple)
+    },
 }
 
 
-def read_pickle(data: bytes, *, construct: Construct, source: str) -> Any:
+def read_pickle(
+    data: bytes | mmap.mmap,
+    *,
+    source: str,
+    construct: Construct | None = None,
+    refer: Refer | None = None,
+) -> Any:
     """The value a pickle describes.
 
     Args:
-        data: The pickle.
+        data: The pickle, or a file that is read from where it stands to the pickle's end.
+        source: What to call the pickle in messages.
         construct: Makes a value of a call that the caller understands; it returns
             ``NotImplemented`` for all others, which become :class:`PickledObject`.
-        source: What to call the pickle in messages.
+        refer: Is told of every reference to a storage.
 
     Raises:
-        CorruptionError: If it is not a complete, well-formed pickle.
+        CorruptionError: If it is not a well-formed pickle; :class:`InsufficientDataError` if it
+            ends early.
     """
     try:
-        return _Machine(construct).run(data)
+        return _Machine(construct, refer).run(data)
     except (
         ValueError,
         TypeError,
         IndexError,
         KeyError,
         AttributeError,
+        MemoryError,
         OverflowError,
+        RecursionError,
         struct.error,
     ) as error:
+        if _ENDS_EARLY.search(str(error)):
+            raise InsufficientDataError(f"{source} is truncated: {error}") from None
         raise CorruptionError(f"{source} holds a damaged pickle: {error}") from None
 
 
@@ -109,14 +129,16 @@ def holds_tensors(value: Any) -> bool:
 class _Machine:
     """The stack machine."""
 
-    def __init__(self, construct: Construct) -> None:
+    def __init__(self, construct: Construct | None, refer: Refer | None) -> None:
         self._construct = construct
+        self._refer = refer
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # what each open mark has set aside
         self._memo: dict[Hashable, Any] = {}
 
-    def run(self, data: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(data):
+    def run(self, data: bytes | mmap.mmap) -> Any:
+        # A mapped file serves as a file here, and one that reads no more than there is.
+        for opcode, argument, _ in pickletools.genops(cast("bytes | IO[bytes]", data)):
             if opcode.name == "STOP":
                 return self._stack.pop()
             self._step(opcode.name, argument)
@@ -237,10 +259,16 @@ class _Machine:
         self._stack.append(Global(str(module), str(name)))
 
     def _do_persid(self, key: Any) -> None:
-        self._stack.append(StorageReference(key))
+        if isinstance(key, tuple) and key[:1] == ("module",) and isinstance(key[1], Global):
+            self._stack.append(key[1])  # the older format refers to classes of modules so
+            return
+        reference = StorageReference(key)
+        if self._refer is not None:
+            self._refer(reference)
+        self._stack.append(reference)
 
     def _do_binpersid(self, _: Any) -> None:
-        self._stack.append(StorageReference(self._stack.pop()))
+        self._do_persid(self._stack.pop())
 
     def _do_reduce(self, _: Any) -> None:
         self._call(*self._pop_several(2))
@@ -265,7 +293,7 @@ class _Machine:
         if str(kind) in _PLAIN_CALLS:
             self._stack.append(_PLAIN_CALLS[str(kind)](*arguments))
             return
-        value = self._construct(kind, arguments)
+        value = NotImplemented if self._construct is None else self._construct(kind, arguments)
         self._stack.append(PickledObject(kind, arguments) if value is NotImplemented else value)
 
     def _do_build(self, _: Any) -> None:

@@ -62,12 +62,8 @@ def _read_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
         start = file.read(512)
     if not start:
         raise InsufficientDataError(f"{path} is empty")
-    if start.startswith(_ZIP):
-        return _read_zip(path, allow_pickle=allow_pickle)
-    if start.startswith(_LEGACY_TORCH):
-        from .torch_file import read_legacy_file
-
-        return read_legacy_file(path, allow_pickle=allow_pickle)
+    if start.startswith((_ZIP, _LEGACY_TORCH)):
+        return _read_with_torch(path, allow_pickle=allow_pickle)
     if start[8:9] == b"{" or path.suffix.lower() == ".safetensors":
         _refuse_text(path, start)
         return read_safetensors(path)
@@ -78,14 +74,14 @@ def _read_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
     raise CorruptionError(f"{path} is no checkpoint that can be recognised; {_CHOICES}")
 
 
-def _read_zip(path: Path, *, allow_pickle: bool) -> Checkpoint:
+def _read_with_torch(path: Path, *, allow_pickle: bool) -> Checkpoint:
     if _is_torchscript(path):
         from .torchscript import read_torchscript
 
         return read_torchscript(path, allow_pickle=allow_pickle)
-    from .torch_file import read_torch_zip
+    from .torch_file import read_torch_file
 
-    return read_torch_zip(path, allow_pickle=allow_pickle)
+    return read_torch_file(path, allow_pickle=allow_pickle)
 
 
 def _is_torchscript(path: Path) -> bool:

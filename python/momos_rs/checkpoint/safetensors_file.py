@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,27 +32,25 @@ def read_safetensors(path: Path) -> Checkpoint:
         InvalidArgumentError: If it holds an element type that torch does not have.
         OSError: If it cannot be read.
     """
-    with path.open("rb") as file:
-        try:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # an empty file cannot be mapped
-            raise InsufficientDataError(f"{path} is empty") from None
-    header = parse_header(mapped, source=str(path))
+    file = _File(path)
+    if file.size == 0:  # an empty file cannot be mapped
+        raise InsufficientDataError(f"{path} is empty")
+    with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+        header = parse_header(mapped, source=str(path))
     if "momos" in header.metadata:
         raise InvalidArgumentError(f"{path} is a momos archive; use momos unpack for its weights")
-    data = np.frombuffer(mapped, dtype=np.uint8)[header.data_start :]
     entries, bases = [], []
     for index, info in enumerate(header.tensors.values()):
         name, shape = _to_torch(info, path)
         entries.append(Entry(info.name, shape, index))
         numel = info.nbytes // dtype(name).itemsize
-        bases.append(Base(name, numel, _Slice(data, info.start, info.stop)))
+        bases.append(Base(name, numel, _Slice(file, header.data_start + info.start, info.nbytes)))
     return Checkpoint(
         tuple(entries),
         tuple(bases),
         source=str(path),
         format="safetensors",
-        nbytes_on_disk=len(mapped),
+        nbytes_on_disk=file.size,
         metadata=header.metadata,
     )
 
@@ -91,16 +90,40 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
     file.seek(position)
 
 
+class _File:
+    """A file held open while tensors of it may be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self.descriptor).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
 @dataclass(frozen=True, eq=False)
 class _Slice:
-    """Reads a part of a mapped file."""
+    """Maps a part of a file for as long as the bytes are in use.
 
-    data: Bytes
+    One mapping of the whole file would keep every page that was ever read resident.
+    """
+
+    file: _File
     start: int
-    stop: int
+    nbytes: int
 
     def __call__(self) -> Bytes:
-        return self.data[self.start : self.stop]
+        if self.nbytes == 0:
+            return np.empty(0, np.uint8)
+        skipped = self.start % mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(
+            self.file.descriptor,
+            skipped + self.nbytes,
+            access=mmap.ACCESS_READ,
+            offset=self.start - skipped,
+        )
+        return np.frombuffer(mapped, np.uint8)[skipped:]
 
 
 def _to_torch(info: TensorInfo, path: Path) -> tuple[str, tuple[int, ...]]:

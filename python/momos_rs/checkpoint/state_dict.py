@@ -56,7 +56,7 @@ AVERAGED_KEYS = (
 _TRAINING_STATE = re.compile(r"optim|sched|scaler|rng|random|callback", re.IGNORECASE)
 _EXTRA_STATE = "_extra_state"  # torch.nn.Module.get_extra_state: anything at all, but no weights
 _MAX_DEPTH = 32
-_MAX_NAMES = 1_000_000  # containers that share others could multiply them without end
+_MAX_NAMES = 300_000  # containers that share others could multiply them without end
 
 
 @dataclass
@@ -151,13 +151,16 @@ class _Finder:
     def _find_in_mapping(
         self, mapping: Mapping[Any, Any], path: str, depth: int
     ) -> StateDict | None:
+        source = self._source
         for key in (*USUAL_KEYS, *AVERAGED_KEYS):
             if key not in mapping:
                 continue
             found = self.find(mapping[key], _join(path, key), depth + 1)
             if found is not None:
-                beside = [_join(path, each) for each in mapping if each != key]
-                return StateDict(found.tensors, beside + found.left_out)
+                result = StateDict(found.tensors)
+                for each in mapping:
+                    result.leave_out(found.left_out if each == key else [_join(path, each)], source)
+                return result
             if isinstance(mapping[key], PickledObject) and holds_tensors(mapping[key]):
                 raise self._refusal(mapping[key], _join(path, key))
 
@@ -172,14 +175,14 @@ class _Finder:
         for key, value in mapping.items():
             if key in nested:
                 for name, tensor in nested[key].tensors.items():
-                    result.add(name if alone else f"{key}.{name}", tensor, self._source)
-                result.leave_out(nested[key].left_out, self._source)
+                    result.add(name if alone else f"{key}.{name}", tensor, source)
+                result.leave_out(nested[key].left_out, source)
             elif key in tensors:
-                result.add(key, tensors[key], self._source)
+                result.add(key, tensors[key], source)
             else:
-                if tensors and isinstance(value, PickledObject) and holds_tensors(value):
-                    raise self._refusal(value, _join(path, key))
-                result.leave_out([_join(path, key)], self._source)
+                if tensors:
+                    self._check_left_out(value, _join(path, key))
+                result.leave_out([_join(path, key)], source)
         return result
 
     def _nested(
@@ -195,6 +198,18 @@ class _Finder:
             found = self.find(value, _join(path, key), depth + 1)
             if found is not None:
                 yield key, found
+
+    def _check_left_out(self, value: Any, path: str) -> None:
+        """Makes sure that what stands among tensors and is not one is not a weight in disguise."""
+        if isinstance(value, PickledObject) and holds_tensors(value):
+            raise self._refusal(value, path)
+        if isinstance(value, tuple) and any(
+            isinstance(each, torch.Tensor) and each.is_quantized for each in value
+        ):
+            raise InvalidArgumentError(
+                f"{path!r} in {self._source} holds packed quantised weights, which cannot be "
+                "carried; take the model from before its quantisation"
+            )
 
     def _refusal(self, value: PickledObject, path: str) -> UnsafeFileError:
         what = f"{path!r} in {self._source}" if path else self._source

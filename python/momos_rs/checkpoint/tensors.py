@@ -88,7 +88,14 @@ def to_state_dict(checkpoint: Checkpoint, *, copy: bool = True) -> dict[str, tor
         InvalidArgumentError: If the installed torch lacks an element type.
         CorruptionError: If an entry reaches outside its base.
     """
-    flat = [_materialise(base, copy=copy) for base in checkpoint.bases]
+    flat: list[torch.Tensor] = []
+    types: dict[int, torch.dtype] = {}
+    for base in checkpoint.bases:
+        tensor = _materialise(base, copy=copy)
+        # torch.save refuses one memory under two types (a tensor and its view as another).
+        if types.setdefault(tensor.data_ptr(), tensor.dtype) != tensor.dtype:
+            tensor = tensor.clone()
+        flat.append(tensor)
     result = {}
     for entry in checkpoint.entries:
         # as_strided would follow an unchecked view anywhere in memory.

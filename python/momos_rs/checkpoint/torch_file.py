@@ -1,10 +1,9 @@
-"""Reads PyTorch files: ``torch.save`` archives, the older pickle format, and modules on request."""
+"""Reads files of ``torch.save``."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
-import re
 import struct
 import warnings
 from pathlib import Path
@@ -17,10 +16,10 @@ from momos_rs.errors import CorruptionError, MomosError, UnsafeFileError
 from .model import Checkpoint
 from .state_dict import find_state_dict
 from .tensors import from_tensors
-from .zip_pickle import read_zip_pickle
-from .zip_records import ZipRecords
+from .torch_pickle import read_legacy_pickle, read_zip_pickle
+from .zip_records import ZipRecords, is_zip
 
-__all__ = ["read_legacy_file", "read_torch_zip"]
+__all__ = ["read_torch_file"]
 
 # What torch.load raises on files that are damaged, or that it declines to load.
 _LOAD_ERRORS = (
@@ -40,11 +39,12 @@ _LOAD_ERRORS = (
 )
 
 
-def read_torch_zip(path: Path, *, allow_pickle: bool) -> Checkpoint:
-    """Reads a file of ``torch.save``.
+def read_torch_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
+    """Reads a file of ``torch.save``, in today's format or that before version 1.6.
 
-    ``torch.load(weights_only=True)`` with mapped storages comes first. What it declines because
-    of harmless company (a ``Namespace`` of arguments beside the weights) is read as inert data.
+    ``torch.load(weights_only=True)`` comes first, with mapped storages where the format has them.
+    What it declines because of harmless company (a ``Namespace`` of arguments beside the weights)
+    is read as inert data.
 
     Args:
         path: The file.
@@ -55,37 +55,27 @@ def read_torch_zip(path: Path, *, allow_pickle: bool) -> Checkpoint:
         CorruptionError: If the file is damaged.
         InvalidArgumentError: If it holds no weights, or such as cannot be carried exactly.
     """
-    with ZipRecords(path) as records:
-        try:
-            root = _load(path, weights_only=True, mmap=not records.compressed)
-        except _LOAD_ERRORS:
-            if not allow_pickle:
-                return _to_checkpoint(read_zip_pickle(records, source=str(path)), path)
-            try:
-                return _to_checkpoint(read_zip_pickle(records, source=str(path)), path)
-            except MomosError:
-                root = _load_with_code(path, mmap=not records.compressed)
-    return _to_checkpoint(root, path)
-
-
-def read_legacy_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
-    """Reads a file in the format of ``torch.save`` before version 1.6; it cannot be mapped.
-
-    Args and errors are those of :func:`read_torch_zip`.
-    """
+    mappable = is_zip(path)
+    if mappable:
+        with ZipRecords(path) as records:
+            mappable = not records.compressed
     try:
-        root = _load(path, weights_only=True, mmap=False)
-    except _LOAD_ERRORS as error:
-        needed = _needed_code(error)
-        if needed is None:
-            raise CorruptionError(f"{path} is truncated or damaged: {_one_line(error)}") from None
-        if not allow_pickle:
-            raise UnsafeFileError(
-                f"{path} would run {needed} to be loaded: save a state dict instead, "
-                "or use --allow-pickle (allow_pickle=True) if you trust the source"
-            ) from None
-        root = _load_with_code(path, mmap=False)
+        root = _load(path, weights_only=True, mmap=mappable)
+    except _LOAD_ERRORS:
+        try:
+            return _to_checkpoint(_read_as_data(path), path)
+        except MomosError:
+            if not allow_pickle:
+                raise
+        root = _load_with_code(path, mmap=mappable)
     return _to_checkpoint(root, path)
+
+
+def _read_as_data(path: Path) -> Any:
+    if not is_zip(path):
+        return read_legacy_pickle(path)
+    with ZipRecords(path) as records:
+        return read_zip_pickle(records, source=str(path))
 
 
 def _to_checkpoint(root: Any, path: Path) -> Checkpoint:
@@ -101,7 +91,7 @@ def _to_checkpoint(root: Any, path: Path) -> Checkpoint:
 def _load_with_code(path: Path, *, mmap: bool) -> Any:
     try:
         return _load(path, weights_only=False, mmap=mmap)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise UnsafeFileError(
             f"{path} needs code that is not installed: {_one_line(error)}"
         ) from error
@@ -113,15 +103,10 @@ def _load(path: Path, *, weights_only: bool, mmap: bool) -> Any:
     with warnings.catch_warnings():
         # torch warns of its own internals here (TypedStorage, experimental element types).
         warnings.simplefilter("ignore")
+        if path.suffix.lower() == ".safetensors":  # which torch.load believes, unlike us
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=weights_only)
         return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mmap)
-
-
-def _needed_code(error: BaseException) -> str | None:
-    """The function or class that the safe unpickler declined, or None if that was not it."""
-    match = re.search(
-        r"(?:Unsupported global: GLOBAL|Unsupported class|unrecognized function) (\S+)", str(error)
-    )
-    return match[1] if match else None
 
 
 def _one_line(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from .model import Checkpoint
 from .pickle_tree import Global, PickledObject, holds_tensors
 from .state_dict import StateDict
 from .tensors import from_tensors
-from .zip_pickle import read_zip_pickle
+from .torch_pickle import read_zip_pickle
 from .zip_records import ZipRecords
 
 __all__ = ["read_torchscript"]

@@ -14,11 +14,17 @@ from momos_rs.errors import CorruptionError, InsufficientDataError, InvalidArgum
 
 from .model import Bytes
 
-__all__ = ["ZipRecords"]
+__all__ = ["ZipRecords", "is_zip"]
 
 _LOCAL_HEADER_BYTES = 30
 _LOCAL_SIGNATURE = b"PK\3\4"
 _MAX_DEFLATE_RATIO = 1032  # no deflated byte can stand for more
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file starts as zip archives do."""
+    with path.open("rb") as file:
+        return file.read(len(_LOCAL_SIGNATURE)) == _LOCAL_SIGNATURE
 
 
 class ZipRecords:

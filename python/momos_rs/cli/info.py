@@ -21,6 +21,9 @@ from .console import (
 __all__ = ["info"]
 
 
+_INDEX_CODINGS = {"prefix": "prefix code", "path": "adaptive paths in a tree of motifs"}
+
+
 @click.command()
 @click.argument("archive", type=click.Path(path_type=Path))
 @json_option
@@ -55,6 +58,7 @@ def render(description: ArchiveInfo) -> str:
             ("type of motifs", mosaic.dtype),
             ("method", mosaic.method),
             ("exact", "yes" if mosaic.exact else "no"),
+            ("indices coded by", _INDEX_CODINGS[mosaic.index]),
         ]
     parts.append(format_table(summary))
     parts.append(
@@ -66,7 +70,7 @@ def render(description: ArchiveInfo) -> str:
             header=("section", "bytes", "share"),
         )
     )
-    if mosaic is not None:
+    if mosaic is not None and mosaic.code_lengths:
         parts.append(
             format_table(
                 [
@@ -84,12 +88,13 @@ def render(description: ArchiveInfo) -> str:
                     each.dtype,
                     "x".join(map(str, each.shape)) or "scalar",
                     each.stored,
+                    each.codec,
                     format_bytes(each.bytes),
                     f"{each.bits_per_weight:.3g}",
                 )
                 for each in description.tensors
             ],
-            header=("tensor", "type", "shape", "stored", "bytes", "bits/weight"),
+            header=("tensor", "type", "shape", "stored", "codec", "bytes", "bits/weight"),
         )
     )
     return "\n\n".join(parts)

@@ -21,6 +21,7 @@ from .console import (
     progress_bar,
     quiet_option,
 )
+from .dials import dial_options
 
 __all__ = ["pack"]
 
@@ -54,10 +55,11 @@ WORST_TENSORS = 5
 )
 @click.option(
     "--method",
-    type=click.Choice(defaults.METHODS),
+    type=click.Choice([*defaults.METHODS, *defaults.STRUCTURED_METHODS]),
     default=defaults.METHOD,
     show_default=True,
-    help="How motifs are chosen: drawn from the blocks, or refined from there.",
+    help="How motifs are chosen: drawn from the blocks, refined from there, or the points of a "
+    "grid, each weight by itself or along a trellis.",
 )
 @click.option(
     "--iterations",
@@ -80,6 +82,25 @@ WORST_TENSORS = 5
     help="Make the zero block a motif.",
 )
 @click.option(
+    "--effort",
+    type=click.Choice(defaults.EFFORTS),
+    default=defaults.EFFORT,
+    show_default=True,
+    help="How much time coding may take; all decode to the same tensors.",
+)
+@click.option(
+    "--motif-dtype",
+    type=click.Choice(defaults.MOTIF_DTYPES),
+    default=defaults.MOTIF_DTYPE,
+    show_default=True,
+    help="Precision of motifs that are not exact; fixed adds at most 2% to the distortion.",
+)
+@click.option(
+    "--lossless",
+    is_flag=True,
+    help="Keep every bit: use a mosaic only if the weights are one already.",
+)
+@click.option(
     "--include",
     multiple=True,
     metavar="GLOB",
@@ -99,6 +120,7 @@ WORST_TENSORS = 5
     type=click.IntRange(1),
     help="Number of threads; all cores by default. Does not change the archive.",
 )
+@dial_options
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @json_option
@@ -146,6 +168,8 @@ def render(report: PackReport) -> str:
         ("motifs (k), used", f"{format_count(report.motifs)}, {format_count(report.motifs_used)}"),
         ("capacity (c)", f"{report.capacity:.4g}"),
         ("method", report.method),
+        ("motifs stored as", _precision(report)),
+        ("effort", report.effort),
         ("distortion", f"{report.distortion:.6g}"),
         ("relative error", f"{report.relative_error:.4g}"),
         ("bytes in", format_bytes(report.bytes_in)),
@@ -186,3 +210,9 @@ def render(report: PackReport) -> str:
     return "\n\n".join(parts[: len(parts) - len(notes)]) + (
         "\n\n" + "\n".join(parts[len(parts) - len(notes) :]) if notes else ""
     )
+
+
+def _precision(report: PackReport) -> str:
+    if report.motif_step is not None:
+        return f"multiples of {report.motif_step:.4g}"
+    return report.motif_dtype or "none"

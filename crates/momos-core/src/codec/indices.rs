@@ -1,36 +1,33 @@
-//! The index stream of one tensor.
+//! The index stream of one tensor in canonical numbers, by the prefix code of the whole model.
 //!
 //! The first byte names the codec, so that better ones can follow:
 //!
 //! | id | codec | what follows |
 //! |---|---|---|
-//! | 0 | fixed width | every index in `ceil(log2 k)` bits |
-//! | 1 | prefix code | the byte lengths of all chunks but the last (u32, little-endian), then the chunks |
+//! | 0 | [`fixed_width`] | every index in `ceil(log2 k)` bits |
+//! | 1 | [`prefix_code`](super::prefix_code) | [`chunks`] |
 //!
 //! A chunk holds the codes of [`BLOCKS_PER_CHUNK`] indices (the last one what is left) and ends on
-//! a whole byte.
+//! a whole byte. Codecs from 2 on code places in a tree of motifs: see [`super::paths`].
 
 use rayon::prelude::*;
 
 use super::bits::{BitReader, BitWriter};
+use super::chunks::{self, ends_early};
+use super::fixed_width;
 use super::prefix_code::PrefixCode;
 use crate::error::{Error, Result};
 use crate::limits::BLOCKS_PER_CHUNK;
 use crate::monitor::Monitor;
 
-const FIXED_WIDTH: u8 = 0;
+pub(super) const FIXED_WIDTH: u8 = 0;
 const PREFIX_CODE: u8 = 1;
-
-/// Bits of an index among `motifs` in the paper's bound: `ceil(log2 k)`.
-pub fn fixed_width(motifs: usize) -> u32 {
-    motifs.max(1).next_power_of_two().trailing_zeros()
-}
 
 /// Largest size of the stream of `blocks` indices among `motifs`, in bytes.
 ///
 /// One byte for the codec and the paper's bound, rounded up to a whole byte.
 pub fn worst_case(blocks: usize, motifs: usize) -> usize {
-    1 + (blocks * fixed_width(motifs) as usize).div_ceil(8)
+    1 + fixed_width::size(blocks, motifs)
 }
 
 /// Encodes a tensor's indices by the codec that takes fewer bytes.
@@ -39,51 +36,46 @@ pub fn worst_case(blocks: usize, motifs: usize) -> usize {
 /// [`crate::ErrorKind::InvalidArgument`] if an index names no motif of the code,
 /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by indices.
 pub fn encode(indices: &[u32], code: &PrefixCode, monitor: &Monitor) -> Result<Vec<u8>> {
-    if let Some(index) = indices.iter().find(|&&i| i as usize >= code.symbols()) {
-        return Err(Error::invalid_argument(format!(
-            "the mosaic names motif {index}, but there are {}",
-            code.symbols()
-        )));
-    }
-    let width = fixed_width(code.symbols());
-    let chunks: Vec<(u64, &[u32])> = indices
+    check_indices(indices, code.symbols())?;
+    let costs: Vec<u64> = indices
         .par_chunks(BLOCKS_PER_CHUNK)
-        .map(|chunk| (code.cost(chunk).div_ceil(8), chunk))
+        .map(|chunk| code.cost(chunk).div_ceil(8))
         .collect();
-    let table = 4 * chunks.len().saturating_sub(1) as u64;
-    let coded = table + chunks.iter().map(|(bytes, _)| bytes).sum::<u64>();
-    let fixed = (indices.len() as u64 * u64::from(width)).div_ceil(8);
-    let by_prefix = coded < fixed;
-
-    // A full chunk of fixed-width indices is a whole number of bytes, so pieces can be joined.
-    let pieces: Vec<Vec<u8>> = chunks
-        .par_iter()
-        .map(|(_, chunk)| {
+    let table = 4 * costs.len().saturating_sub(1) as u64;
+    if table + costs.iter().sum::<u64>() >= fixed_width::size(indices.len(), code.symbols()) as u64
+    {
+        return Ok(encode_fixed_width(indices, code.symbols()));
+    }
+    let pieces: Vec<Vec<u8>> = indices
+        .par_chunks(BLOCKS_PER_CHUNK)
+        .map(|chunk| {
             monitor.check()?;
             let mut writer = BitWriter::new();
-            if by_prefix {
-                code.encode(chunk, &mut writer);
-            } else {
-                for &index in *chunk {
-                    writer.write(u64::from(index), width);
-                }
-            }
+            code.encode(chunk, &mut writer);
             monitor.advance(chunk.len() as u64);
             Ok(writer.finish())
         })
         .collect::<Result<_>>()?;
-
-    let mut stream = vec![if by_prefix { PREFIX_CODE } else { FIXED_WIDTH }];
-    if by_prefix && let Some((_, counted)) = pieces.split_last() {
-        for piece in counted {
-            // 65,536 codes of at most 48 bits are far below 4 GiB.
-            stream.extend_from_slice(&(piece.len() as u32).to_le_bytes());
-        }
-    }
-    for piece in &pieces {
-        stream.extend_from_slice(piece);
-    }
+    let mut stream = vec![PREFIX_CODE];
+    chunks::join(&mut stream, &pieces);
     Ok(stream)
+}
+
+/// The stream of indices in fixed width.
+pub(super) fn encode_fixed_width(indices: &[u32], motifs: usize) -> Vec<u8> {
+    let mut stream = vec![FIXED_WIDTH];
+    stream.extend(fixed_width::encode(indices, motifs));
+    stream
+}
+
+/// Checks that all indices are below `motifs`.
+pub(super) fn check_indices(indices: &[u32], motifs: usize) -> Result<()> {
+    match indices.iter().find(|&&index| index as usize >= motifs) {
+        None => Ok(()),
+        Some(index) => Err(Error::invalid_argument(format!(
+            "the mosaic names motif {index}, but there are {motifs}"
+        ))),
+    }
 }
 
 /// Decodes the stream of `blocks` indices.
@@ -107,16 +99,25 @@ pub fn decode(
     if code.symbols() == 0 && blocks > 0 {
         return Err(Error::corruption("a mosaic without motifs has blocks"));
     }
-    let chunks = match codec {
-        FIXED_WIDTH => fixed_width_chunks(payload, blocks, code)?,
-        PREFIX_CODE => prefix_code_chunks(payload, blocks, code)?,
-        other => {
-            return Err(Error::unsupported_version(format!(
-                "index codec {other} is not known to this version"
-            )));
-        }
-    };
-    let width = fixed_width(code.symbols());
+    match codec {
+        FIXED_WIDTH => fixed_width::decode(payload, blocks, code.symbols(), monitor),
+        PREFIX_CODE => decode_prefix_code(payload, blocks, code, monitor),
+        other => Err(unknown_codec(other)),
+    }
+}
+
+fn decode_prefix_code(
+    payload: &[u8],
+    blocks: usize,
+    code: &PrefixCode,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
+    let chunks = chunks::split(payload, blocks.div_ceil(BLOCKS_PER_CHUNK))?;
+    let shortest = usize::from(code.longest() > 0);
+    let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+    if bytes < blocks.saturating_mul(shortest).div_ceil(8) {
+        return Err(ends_early());
+    }
     let mut indices = vec![0u32; blocks];
     indices
         .par_chunks_mut(BLOCKS_PER_CHUNK)
@@ -124,11 +125,7 @@ pub fn decode(
         .try_for_each(|(slots, bytes)| {
             monitor.check()?;
             let mut reader = BitReader::new(bytes);
-            if codec == PREFIX_CODE {
-                code.decode(&mut reader, slots);
-            } else {
-                decode_fixed_width(&mut reader, width, code.symbols(), slots)?;
-            }
+            code.decode(&mut reader, slots);
             if reader.overrun() {
                 return Err(ends_early());
             }
@@ -141,87 +138,9 @@ pub fn decode(
     Ok(indices)
 }
 
-fn decode_fixed_width(
-    reader: &mut BitReader<'_>,
-    width: u32,
-    motifs: usize,
-    slots: &mut [u32],
-) -> Result<()> {
-    if width == 0 {
-        return Ok(());
-    }
-    for slot in slots {
-        let index = reader.read(width);
-        if index >= motifs as u64 {
-            return Err(Error::corruption(format!(
-                "the mosaic names motif {index}, but there are {motifs}"
-            )));
-        }
-        *slot = index as u32;
-    }
-    Ok(())
-}
-
-fn fixed_width_chunks<'a>(
-    payload: &'a [u8],
-    blocks: usize,
-    code: &PrefixCode,
-) -> Result<Vec<&'a [u8]>> {
-    let width = fixed_width(code.symbols()) as usize;
-    let expected = blocks
-        .checked_mul(width)
-        .ok_or_else(ends_early)?
-        .div_ceil(8);
-    check_length(payload.len(), expected)?;
-    if width == 0 {
-        return Ok(vec![payload; blocks.div_ceil(BLOCKS_PER_CHUNK)]);
-    }
-    Ok(payload.chunks(BLOCKS_PER_CHUNK * width / 8).collect())
-}
-
-fn prefix_code_chunks<'a>(
-    payload: &'a [u8],
-    blocks: usize,
-    code: &PrefixCode,
-) -> Result<Vec<&'a [u8]>> {
-    let count = blocks.div_ceil(BLOCKS_PER_CHUNK);
-    let counted = count.saturating_sub(1);
-    let table_bytes = counted.checked_mul(4).ok_or_else(ends_early)?;
-    let (table, mut rest) = payload
-        .split_at_checked(table_bytes)
-        .ok_or_else(ends_early)?;
-    let shortest = usize::from(code.longest() > 0);
-    if rest.len() < blocks.saturating_mul(shortest).div_ceil(8) {
-        return Err(ends_early());
-    }
-    let mut chunks = Vec::with_capacity(count);
-    for length in table.chunks_exact(4) {
-        let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
-        let (chunk, tail) = rest.split_at_checked(length).ok_or_else(ends_early)?;
-        chunks.push(chunk);
-        rest = tail;
-    }
-    if count > 0 {
-        chunks.push(rest);
-    } else {
-        check_length(rest.len(), 0)?;
-    }
-    Ok(chunks)
-}
-
-fn check_length(actual: usize, expected: usize) -> Result<()> {
-    match actual.cmp(&expected) {
-        std::cmp::Ordering::Less => Err(ends_early()),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(Error::corruption(format!(
-            "an index stream has {} bytes left over",
-            actual - expected
-        ))),
-    }
-}
-
-fn ends_early() -> Error {
-    Error::insufficient_data("an index stream ends early")
+/// The error of a codec that this version does not know.
+pub(super) fn unknown_codec(codec: u8) -> Error {
+    Error::unsupported_version(format!("index codec {codec} is not known to this version"))
 }
 
 #[cfg(test)]

@@ -4,17 +4,37 @@
 //! |---|---|
 //! | [`bits`] | single bits, most significant first |
 //! | [`prefix_code`] | motif indices as a canonical prefix code shared by a whole model |
-//! | [`indices`] | the index stream of one tensor, in independent chunks |
+//! | [`chunks`] | (independent chunks within a stream) |
+//! | [`fixed_width`] | indices of a fixed number of bits |
+//! | [`indices`] | the index stream of one tensor by that code |
+//! | [`range_coder`] | single bits by their probabilities |
+//! | [`model`] | (adaptive probabilities of bits, and mixing of predictions) |
+//! | [`motif_tree`] | (a k-d tree over the motifs) |
+//! | [`paths`] | the index stream of one tensor as paths in that tree |
+//! | [`motif_coder`] | the motifs by adaptive models of their values |
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
+//! | [`repeats`] | (how many blocks differ) |
+//! | [`grid`] | tensors whose values are multiples of a step, chosen for few bits |
+//! | [`float_coder`] | floats, their exponents by adaptive models |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
 //! The layout of every stream is written down in `docs/format.md`.
 
 pub mod bits;
+pub mod chunks;
+pub mod fixed_width;
+pub mod float_coder;
+pub mod grid;
 pub mod indices;
+pub mod model;
+pub mod motif_coder;
 pub mod motif_table;
+pub mod motif_tree;
+pub mod paths;
 pub mod planes;
 pub mod prefix_code;
+pub mod range_coder;
+pub mod repeats;
 
 /// The digest of sections and headers: XXH3 with 128 bits, as 32 lower-case hexadecimal digits.
 ///

@@ -36,17 +36,7 @@ pub fn canonical_order(
     float: FloatType,
     counts: &[u64],
 ) -> Result<CanonicalOrder> {
-    check_table(table, block_size, float, counts.len())?;
-    let keys: Vec<u64> = table
-        .chunks_exact(float.size())
-        .map(|element| ordered(load(element), float.size()))
-        .collect();
-    let key = |motif: u32| &keys[motif as usize * block_size..][..block_size];
-
-    let mut order: Vec<u32> = (0..counts.len() as u32)
-        .filter(|&motif| counts[motif as usize] > 0)
-        .collect();
-    order.par_sort_unstable_by(|&a, &b| key(a).cmp(key(b)).then(a.cmp(&b)));
+    let order = sorted_order(table, block_size, float, counts)?;
     let used: Vec<u64> = order.iter().map(|&motif| counts[motif as usize]).collect();
     let lengths = code_lengths(&used);
     let length_counts = length_counts(&lengths);
@@ -56,6 +46,31 @@ pub fn canonical_order(
         order: by_length.into_iter().map(|(_, motif)| motif).collect(),
         length_counts,
     })
+}
+
+/// Sorts the motifs that occur by value, in the order of their [`ordered`] integers.
+///
+/// Arguments as for [`canonical_order`].
+///
+/// # Errors
+/// As [`canonical_order`].
+pub fn sorted_order(
+    table: &[u8],
+    block_size: usize,
+    float: FloatType,
+    counts: &[u64],
+) -> Result<Vec<u32>> {
+    check_table(table, block_size, float, counts.len())?;
+    let keys: Vec<u64> = table
+        .chunks_exact(float.size())
+        .map(|element| ordered(load(element), float.size()))
+        .collect();
+    let key = |motif: u32| &keys[motif as usize * block_size..][..block_size];
+    let mut order: Vec<u32> = (0..counts.len() as u32)
+        .filter(|&motif| counts[motif as usize] > 0)
+        .collect();
+    order.par_sort_unstable_by(|&a, &b| key(a).cmp(key(b)).then(a.cmp(&b)));
+    Ok(order)
 }
 
 /// Regroups a table of `motifs` rows for a general compressor; the number of bytes stays.
@@ -125,7 +140,12 @@ pub fn restore(
     Ok(out)
 }
 
-fn check_table(table: &[u8], block_size: usize, float: FloatType, motifs: usize) -> Result<()> {
+pub(super) fn check_table(
+    table: &[u8],
+    block_size: usize,
+    float: FloatType,
+    motifs: usize,
+) -> Result<()> {
     check_block_size(block_size)?;
     if motifs.checked_mul(block_size * float.size()) != Some(table.len()) {
         return Err(Error::invalid_argument(format!(
@@ -144,18 +164,18 @@ fn rotation(column: usize) -> Rotation {
     }
 }
 
-fn mask(size: usize) -> u64 {
+pub(super) fn mask(size: usize) -> u64 {
     u64::MAX >> (64 - 8 * size)
 }
 
-fn load(element: &[u8]) -> u64 {
+pub(super) fn load(element: &[u8]) -> u64 {
     let mut bytes = [0u8; 8];
     bytes[..element.len()].copy_from_slice(element);
     u64::from_le_bytes(bytes)
 }
 
 /// The bits of a float of `size` bytes as an integer whose order is that of the values.
-fn ordered(bits: u64, size: usize) -> u64 {
+pub(super) fn ordered(bits: u64, size: usize) -> u64 {
     let sign = 1 << (8 * size - 1);
     if bits & sign == 0 {
         bits | sign
@@ -164,7 +184,7 @@ fn ordered(bits: u64, size: usize) -> u64 {
     }
 }
 
-fn unordered(value: u64, size: usize) -> u64 {
+pub(super) fn unordered(value: u64, size: usize) -> u64 {
     let sign = 1 << (8 * size - 1);
     if value & sign == 0 {
         !value & mask(size)

@@ -3,9 +3,10 @@
 use crate::{Error, Result};
 use half::{bf16, f16};
 
-/// A floating-point type of weights.
+/// A floating-point type of weights: those of a mosaic ([`crate::float::FloatType`]) and the
+/// eight-bit ones, which can be measured though not packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FloatType {
+pub enum WeightType {
     /// IEEE binary64.
     F64,
     /// IEEE binary32.
@@ -26,7 +27,7 @@ pub enum FloatType {
     F8E5m2Fnuz,
 }
 
-impl FloatType {
+impl WeightType {
     /// All types.
     pub const ALL: [Self; 9] = [
         Self::F64,
@@ -99,7 +100,7 @@ impl FloatType {
 #[derive(Clone, Copy, Debug)]
 pub struct Floats<'a> {
     bytes: &'a [u8],
-    dtype: FloatType,
+    dtype: WeightType,
 }
 
 impl<'a> Floats<'a> {
@@ -107,7 +108,7 @@ impl<'a> Floats<'a> {
     ///
     /// # Errors
     /// [`crate::ErrorKind::InvalidArgument`] if the bytes end inside a weight.
-    pub fn new(bytes: &'a [u8], dtype: FloatType) -> Result<Self> {
+    pub fn new(bytes: &'a [u8], dtype: WeightType) -> Result<Self> {
         if !bytes.len().is_multiple_of(dtype.size()) {
             return Err(Error::invalid_argument(format!(
                 "{} bytes are no whole number of {} weights",
@@ -129,7 +130,7 @@ impl<'a> Floats<'a> {
     }
 
     /// Their type.
-    pub fn dtype(&self) -> FloatType {
+    pub fn dtype(&self) -> WeightType {
         self.dtype
     }
 
@@ -157,10 +158,10 @@ impl<'a> Floats<'a> {
     pub fn widen_to_f64(&self, out: &mut [f64]) {
         let out = &mut out[..self.len()];
         match self.dtype {
-            FloatType::F64 => convert(self.bytes, out, f64::from_le_bytes),
-            FloatType::F32 => convert(self.bytes, out, |b| f32::from_le_bytes(b).into()),
-            FloatType::F16 => convert(self.bytes, out, |b| f16::from_le_bytes(b).into()),
-            FloatType::Bf16 => convert(self.bytes, out, |b| bf16::from_le_bytes(b).into()),
+            WeightType::F64 => convert(self.bytes, out, f64::from_le_bytes),
+            WeightType::F32 => convert(self.bytes, out, |b| f32::from_le_bytes(b).into()),
+            WeightType::F16 => convert(self.bytes, out, |b| f16::from_le_bytes(b).into()),
+            WeightType::Bf16 => convert(self.bytes, out, |b| bf16::from_le_bytes(b).into()),
             small => {
                 let values = Self::values_of_byte(small);
                 convert(self.bytes, out, |[b]: [u8; 1]| values[b as usize].into());
@@ -176,10 +177,10 @@ impl<'a> Floats<'a> {
     pub fn widen_to_f32(&self, out: &mut [f32]) {
         let out = &mut out[..self.len()];
         match self.dtype {
-            FloatType::F64 => convert(self.bytes, out, |b| f64::from_le_bytes(b) as f32),
-            FloatType::F32 => convert(self.bytes, out, f32::from_le_bytes),
-            FloatType::F16 => convert(self.bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-            FloatType::Bf16 => convert(self.bytes, out, |b| {
+            WeightType::F64 => convert(self.bytes, out, |b| f64::from_le_bytes(b) as f32),
+            WeightType::F32 => convert(self.bytes, out, f32::from_le_bytes),
+            WeightType::F16 => convert(self.bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            WeightType::Bf16 => convert(self.bytes, out, |b| {
                 f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
             }),
             small => {
@@ -189,7 +190,7 @@ impl<'a> Floats<'a> {
         }
     }
 
-    fn values_of_byte(dtype: FloatType) -> [f32; 256] {
+    fn values_of_byte(dtype: WeightType) -> [f32; 256] {
         std::array::from_fn(|byte| decode_f8(byte as u8, dtype))
     }
 }
@@ -201,27 +202,27 @@ fn convert<const SIZE: usize, T>(bytes: &[u8], out: &mut [T], value: impl Fn([u8
 }
 
 /// The value of an eight-bit float; all of them are exact in float32.
-fn decode_f8(byte: u8, dtype: FloatType) -> f32 {
+fn decode_f8(byte: u8, dtype: WeightType) -> f32 {
     let (mantissa_bits, bias) = match dtype {
-        FloatType::F8E8m0 => {
+        WeightType::F8E8m0 => {
             return match byte {
                 0xff => f32::NAN,
                 exponent => 2f32.powi(i32::from(exponent) - 127),
             };
         }
-        FloatType::F8E4m3 => (3, 7),
-        FloatType::F8E4m3Fnuz => (3, 8),
-        FloatType::F8E5m2 => (2, 15),
-        FloatType::F8E5m2Fnuz => (2, 16),
+        WeightType::F8E4m3 => (3, 7),
+        WeightType::F8E4m3Fnuz => (3, 8),
+        WeightType::F8E5m2 => (2, 15),
+        WeightType::F8E5m2Fnuz => (2, 16),
         wide => unreachable!("{} has more than eight bits", wide.name()),
     };
     let magnitude = byte & 0x7f;
     match dtype {
-        FloatType::F8E4m3Fnuz | FloatType::F8E5m2Fnuz if byte == 0x80 => return f32::NAN,
-        FloatType::F8E4m3 if magnitude == 0x7f => return f32::NAN,
-        FloatType::F8E5m2 if magnitude > 0x7c => return f32::NAN,
-        FloatType::F8E5m2 if byte == 0x7c => return f32::INFINITY,
-        FloatType::F8E5m2 if byte == 0xfc => return f32::NEG_INFINITY,
+        WeightType::F8E4m3Fnuz | WeightType::F8E5m2Fnuz if byte == 0x80 => return f32::NAN,
+        WeightType::F8E4m3 if magnitude == 0x7f => return f32::NAN,
+        WeightType::F8E5m2 if magnitude > 0x7c => return f32::NAN,
+        WeightType::F8E5m2 if byte == 0x7c => return f32::INFINITY,
+        WeightType::F8E5m2 if byte == 0xfc => return f32::NEG_INFINITY,
         _ => {}
     }
     let exponent = i32::from(magnitude >> mantissa_bits);
@@ -236,6 +237,25 @@ fn decode_f8(byte: u8, dtype: FloatType) -> f32 {
     if byte & 0x80 == 0 { value } else { -value }
 }
 
+/// The weights with NaN and infinities replaced by zero, as bytes of the same type.
+pub fn zero_non_finite(weights: Floats<'_>) -> Vec<u8> {
+    let size = weights.dtype.size();
+    let mut bytes = weights.bytes.to_vec();
+    let mut wide = [0f64; 1024];
+    for (piece, chunk) in bytes.chunks_mut(wide.len() * size).enumerate() {
+        let start = piece * wide.len();
+        let values = weights.slice(start, start + chunk.len() / size);
+        values.widen_to_f64(&mut wide);
+        for (pattern, value) in chunk.chunks_exact_mut(size).zip(wide) {
+            if !value.is_finite() {
+                // In the one type without a zero this is its smallest value.
+                pattern.fill(0);
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,18 +263,18 @@ mod tests {
     #[test]
     fn eight_bit_values() {
         let value = |byte, dtype| decode_f8(byte, dtype);
-        assert_eq!(value(0x7e, FloatType::F8E4m3), 448.0);
-        assert_eq!(value(0x01, FloatType::F8E4m3), 2f32.powi(-9));
-        assert_eq!(value(0x7b, FloatType::F8E5m2), 57344.0);
-        assert_eq!(value(0x81, FloatType::F8E5m2), -(2f32.powi(-16)));
-        assert_eq!(value(0x7f, FloatType::F8E4m3Fnuz), 240.0);
-        assert_eq!(value(0x7f, FloatType::F8E5m2Fnuz), 57344.0);
-        assert_eq!(value(127, FloatType::F8E8m0), 1.0);
+        assert_eq!(value(0x7e, WeightType::F8E4m3), 448.0);
+        assert_eq!(value(0x01, WeightType::F8E4m3), 2f32.powi(-9));
+        assert_eq!(value(0x7b, WeightType::F8E5m2), 57344.0);
+        assert_eq!(value(0x81, WeightType::F8E5m2), -(2f32.powi(-16)));
+        assert_eq!(value(0x7f, WeightType::F8E4m3Fnuz), 240.0);
+        assert_eq!(value(0x7f, WeightType::F8E5m2Fnuz), 57344.0);
+        assert_eq!(value(127, WeightType::F8E8m0), 1.0);
     }
 
     #[test]
     fn positive_patterns_are_those_of_positive_values() {
-        for dtype in FloatType::ALL {
+        for dtype in WeightType::ALL {
             let (first, last) = dtype.positive_patterns();
             let bits = 8 * dtype.size() as u32;
             // Every pattern of the small types; of the wide ones those around the borders.
@@ -294,11 +314,30 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_not_finite_becomes_zero() {
+        let values = [
+            1.5f32,
+            f32::NAN,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            -2.0,
+        ];
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let cleaned = zero_non_finite(Floats::new(&bytes, WeightType::F32).unwrap());
+        let expected: Vec<u8> = [1.5f32, 0.0, -0.0, 0.0, 0.0, -2.0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        assert_eq!(cleaned, expected);
+    }
+
+    #[test]
     fn names_round_trip_and_others_are_refused() {
-        for dtype in FloatType::ALL {
-            assert_eq!(FloatType::from_name(dtype.name()).unwrap(), dtype);
+        for dtype in WeightType::ALL {
+            assert_eq!(WeightType::from_name(dtype.name()).unwrap(), dtype);
         }
-        assert!(FloatType::from_name("I64").is_err());
-        assert!(Floats::new(&[0; 7], FloatType::F32).is_err());
+        assert!(WeightType::from_name("I64").is_err());
+        assert!(Floats::new(&[0; 7], WeightType::F32).is_err());
     }
 }

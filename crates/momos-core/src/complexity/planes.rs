@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::floats::{FloatType, Floats};
+use super::floats::{Floats, WeightType};
 use super::simd::{self, Level};
 use crate::{Error, Monitor, Result};
 
@@ -46,7 +46,7 @@ impl Quantiser {
     /// # Errors
     /// [`crate::ErrorKind::InvalidArgument`] unless `1 <= bits <= 16` and the ends are finite and
     /// in order.
-    pub fn new(dtype: FloatType, low: f64, high: f64, bits: u32) -> Result<Self> {
+    pub fn new(dtype: WeightType, low: f64, high: f64, bits: u32) -> Result<Self> {
         if !(1..=MAX_BITS).contains(&bits) {
             return Err(Error::invalid_argument(format!(
                 "{bits} bits per weight are not between 1 and {MAX_BITS}"
@@ -59,7 +59,7 @@ impl Quantiser {
             )));
         }
         let levels = f64::from((1u32 << bits) - 1);
-        let step = if dtype == FloatType::F64 {
+        let step = if dtype == WeightType::F64 {
             let range = high - low;
             if range < CONSTANT_BELOW {
                 0.0
@@ -107,7 +107,8 @@ impl Quantiser {
         let level = (weight - self.low) / self.step;
         // Written so that NaN ends at 0.
         let level = if level > 0.0 { level } else { 0.0 };
-        level.min(highest).round_ties_even() as u16
+        const NO_FRACTION: f64 = 1.0 / f64::EPSILON;
+        ((level.min(highest) + NO_FRACTION) - NO_FRACTION) as u16
     }
 
     /// The level of a float32 weight; 0 for NaN.
@@ -119,7 +120,11 @@ impl Quantiser {
         let highest = ((1u32 << self.bits) - 1) as f32;
         let level = (weight - self.low as f32) / self.step as f32;
         let level = if level > 0.0 { level } else { 0.0 };
-        level.min(highest).round_ties_even() as u16
+        let level = level.min(highest);
+        // Adding what leaves no room for a fraction rounds to nearest, ties to even, without the
+        // library call that the portable instruction set would take.
+        const NO_FRACTION: f32 = 1.0 / f32::EPSILON;
+        ((level + NO_FRACTION) - NO_FRACTION) as u16
     }
 }
 
@@ -172,13 +177,14 @@ pub fn count(
     Ok(counted.totals)
 }
 
-struct Matrix<'a> {
+/// Weights as rows of a matrix.
+pub(super) struct Matrix<'a> {
     weights: Floats<'a>,
     columns: usize,
 }
 
 impl<'a> Matrix<'a> {
-    fn new(weights: Floats<'a>, columns: usize) -> Result<Self> {
+    pub(super) fn new(weights: Floats<'a>, columns: usize) -> Result<Self> {
         let whole = match columns {
             0 => weights.is_empty(),
             _ => weights.len().is_multiple_of(columns),
@@ -192,7 +198,16 @@ impl<'a> Matrix<'a> {
         Ok(Self { weights, columns })
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(super) fn row(&self, row: usize) -> Floats<'a> {
+        self.weights
+            .slice(row * self.columns, (row + 1) * self.columns)
+    }
+
+    pub(super) fn rows(&self) -> usize {
         self.weights.len().checked_div(self.columns).unwrap_or(0)
     }
 
@@ -291,8 +306,8 @@ fn sign_keys(rows: [Floats<'_>; WIDTH], keys: &mut [u16]) {
 fn level_keys(rows: [Floats<'_>; WIDTH], quantiser: Quantiser, stride: usize, keys: &mut [u16]) {
     let columns = rows[0].len();
     match rows[0].dtype() {
-        FloatType::F64 => level_keys_f64(rows, quantiser, stride, keys),
-        FloatType::F32 => {
+        WeightType::F64 => level_keys_f64(rows, quantiser, stride, keys),
+        WeightType::F32 => {
             // Straight from the weights, but for the last columns, which no vector fills.
             let whole = columns / simd::COLUMNS * simd::COLUMNS;
             let head = rows.map(|row| row.slice(0, whole).bytes().as_chunks().0);
@@ -413,8 +428,8 @@ mod tests {
         let columns = 4 * (BATCH / 3) + 3;
         let values = noise(columns * 17);
         let bytes = bytes(&values);
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
-        let quantiser = Quantiser::new(FloatType::F32, -2.0, 2.0, 3).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
+        let quantiser = Quantiser::new(WeightType::F32, -2.0, 2.0, 3).unwrap();
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -438,7 +453,7 @@ mod tests {
     fn a_full_batch_of_one_block_does_not_overflow() {
         let columns = 4 * BATCH + 4;
         let bytes = vec![0; 4 * 4 * columns];
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
         let counts = count(weights, columns, Planes::Signs, &Monitor::new()).unwrap();
         assert_eq!(counts[0][0], BATCH as u64 + 1);
     }
@@ -446,7 +461,7 @@ mod tests {
     #[test]
     fn ends_are_the_lowest_and_the_highest_level() {
         for bits in 1..=MAX_BITS {
-            let quantiser = Quantiser::new(FloatType::F32, -1.5, 2.5, bits).unwrap();
+            let quantiser = Quantiser::new(WeightType::F32, -1.5, 2.5, bits).unwrap();
             let highest = ((1u32 << bits) - 1) as u16;
             assert_eq!(quantiser.level_f32(-1.5), 0);
             assert_eq!(quantiser.level_f32(2.5), highest);
@@ -457,8 +472,18 @@ mod tests {
     }
 
     #[test]
+    fn ties_go_to_even_levels() {
+        let quantiser = Quantiser::new(WeightType::F32, 0.0, 255.0, 8).unwrap();
+        let wide = Quantiser::new(WeightType::F64, 0.0, 255.0, 8).unwrap();
+        for (weight, level) in [(0.5, 0), (1.5, 2), (2.5, 2), (253.5, 254), (0.75, 1)] {
+            assert_eq!(quantiser.level_f32(weight), level);
+            assert_eq!(wide.level_f64(weight.into()), level);
+        }
+    }
+
+    #[test]
     fn a_constant_has_one_level() {
-        let quantiser = Quantiser::new(FloatType::F32, 0.5, 0.5 + 1e-9, 8).unwrap();
+        let quantiser = Quantiser::new(WeightType::F32, 0.5, 0.5 + 1e-9, 8).unwrap();
         assert_eq!(quantiser.step(), 0.0);
         assert_eq!(quantiser.level_f32(0.5), 0);
     }
@@ -473,9 +498,9 @@ mod tests {
             (0.0, f64::INFINITY, 8),
             (-3e38, 3e38, 8),
         ] {
-            assert!(Quantiser::new(FloatType::F32, low, high, bits).is_err());
+            assert!(Quantiser::new(WeightType::F32, low, high, bits).is_err());
         }
-        let weights = Floats::new(&[0; 40], FloatType::F32).unwrap();
+        let weights = Floats::new(&[0; 40], WeightType::F32).unwrap();
         assert!(count(weights, 3, Planes::Signs, &Monitor::new()).is_err());
         assert!(count(weights, 0, Planes::Signs, &Monitor::new()).is_err());
     }
@@ -494,13 +519,13 @@ mod tests {
                 .map(|value| (value * 64.0).round() / 64.0)
                 .collect();
             let (dtype, bytes) = match which {
-                0 => (FloatType::F32, bytes(&values)),
+                0 => (WeightType::F32, bytes(&values)),
                 1 => (
-                    FloatType::F16,
+                    WeightType::F16,
                     values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
                 ),
                 _ => (
-                    FloatType::F64,
+                    WeightType::F64,
                     values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
                 ),
             };
@@ -512,7 +537,7 @@ mod tests {
             for (plane, counts) in counts.iter().enumerate() {
                 let expected = reference(&values, columns, |value| {
                     let level = match dtype {
-                        FloatType::F64 => quantiser.level_f64(value.into()),
+                        WeightType::F64 => quantiser.level_f64(value.into()),
                         _ => quantiser.level_f32(value),
                     };
                     level >> plane & 1 == 1

@@ -202,7 +202,7 @@ fn key_at(words: &[u64], bit: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::complexity::floats::FloatType;
+    use crate::complexity::floats::WeightType;
     use proptest::prelude::*;
 
     /// Counts by the definition, bit by bit.
@@ -244,7 +244,7 @@ mod tests {
         let bits: Vec<bool> = values.iter().map(|&value| value > 0.0).collect();
         let expected = reference(&bits);
         let bytes = bytes(&values);
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -265,7 +265,7 @@ mod tests {
         let mut counter = SignCounter::new();
         counter
             .update(
-                Floats::new(&bytes, FloatType::F32).unwrap(),
+                Floats::new(&bytes, WeightType::F32).unwrap(),
                 &Monitor::new(),
             )
             .unwrap();
@@ -277,7 +277,7 @@ mod tests {
         let bytes = vec![0; 4 * BLOCK_BITS];
         let monitor = Monitor::new();
         monitor.cancel();
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
         assert!(SignCounter::new().update(weights, &monitor).is_err());
     }
 
@@ -287,7 +287,7 @@ mod tests {
             let values = noise(lengths.iter().sum());
             let bits: Vec<bool> = values.iter().map(|&value| value > 0.0).collect();
             let bytes = bytes(&values);
-            let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+            let weights = Floats::new(&bytes, WeightType::F32).unwrap();
             let mut counter = SignCounter::new();
             let mut start = 0;
             for length in lengths {
@@ -302,9 +302,9 @@ mod tests {
         #[test]
         fn packed_bits_are_the_signs_of_every_type(
             patterns in prop::collection::vec(any::<u64>(), 0..200),
-            which in 0..FloatType::ALL.len(),
+            which in 0..WeightType::ALL.len(),
         ) {
-            let dtype = FloatType::ALL[which];
+            let dtype = WeightType::ALL[which];
             let bytes: Vec<u8> = patterns
                 .iter()
                 .flat_map(|pattern| pattern.to_le_bytes()[..dtype.size()].to_vec())

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::floats::{FloatType, Floats};
+use super::floats::{Floats, WeightType};
 use crate::{Monitor, Result};
 
 /// Weights per piece: widened in the cache, and the unit of the fixed order of summation.
@@ -142,7 +142,7 @@ impl Statistics {
 /// memory where the type allows it.
 pub fn finite_range(weights: Floats<'_>, monitor: &Monitor) -> Result<Option<(f64, f64)>> {
     let range = match weights.dtype() {
-        FloatType::F64 => {
+        WeightType::F64 => {
             let all = Statistics::of(weights, monitor)?;
             (all.nans == 0).then_some((all.min, all.max))
         }
@@ -226,7 +226,7 @@ mod tests {
     fn every_kind_of_value_is_told_apart() {
         let bytes = bytes(&[0.0, -0.0, f32::NAN, 2.0, -3.0, f32::INFINITY]);
         let all = Statistics::of(
-            Floats::new(&bytes, FloatType::F32).unwrap(),
+            Floats::new(&bytes, WeightType::F32).unwrap(),
             &Monitor::new(),
         )
         .unwrap();
@@ -249,7 +249,7 @@ mod tests {
     fn sums_do_not_depend_on_threads() {
         let values: Vec<f32> = (0..1_000_003).map(|i| ((i * 37) as f32).sin()).collect();
         let bytes = bytes(&values);
-        let weights = Floats::new(&bytes, FloatType::F32).unwrap();
+        let weights = Floats::new(&bytes, WeightType::F32).unwrap();
         let of = |threads| {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -268,7 +268,7 @@ mod tests {
         let range = |values: &[f32]| {
             let bytes = bytes(values);
             finite_range(
-                Floats::new(&bytes, FloatType::F32).unwrap(),
+                Floats::new(&bytes, WeightType::F32).unwrap(),
                 &Monitor::new(),
             )
             .unwrap()

@@ -10,7 +10,7 @@ mod x86;
 
 use std::sync::LazyLock;
 
-use super::floats::{FloatType, Floats};
+use super::floats::{Floats, WeightType};
 use super::planes::{Quantiser, WIDTH};
 
 /// A set of instructions this processor has.
@@ -74,7 +74,7 @@ pub fn pack_signs(level: Level, weights: Floats<'_>, words: &mut [u64]) {
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => match weights.dtype() {
             // SAFETY: the level proves AVX2.
-            FloatType::F32 => unsafe { x86::pack_signs_avx2(head, full) },
+            WeightType::F32 => unsafe { x86::pack_signs_avx2(head, full) },
             _ => scalar::pack_signs(head, full),
         },
     }
@@ -141,7 +141,7 @@ mod tests {
         #[test]
         fn every_level_packs_alike(patterns in patterns(), cut in 0usize..64) {
             let bytes: Vec<u8> = patterns.iter().flat_map(|p| p.to_le_bytes()).collect();
-            for dtype in FloatType::ALL {
+            for dtype in WeightType::ALL {
                 // Starting at odd bytes: nothing is aligned in a file.
                 let bytes = &bytes[cut % 7..];
                 let length = bytes.len() / dtype.size() - cut;
@@ -168,7 +168,7 @@ mod tests {
             let rows = std::array::from_fn(|row| &bytes[48 * row..][..columns]);
             let high = low + range;
             let quantiser =
-                Quantiser::new(FloatType::F32, low.into(), high.into(), bits).unwrap();
+                Quantiser::new(WeightType::F32, low.into(), high.into(), bits).unwrap();
             let stride = columns / WIDTH + 3;
             let mut expected = vec![7; stride * bits as usize];
             scalar::level_keys(rows, quantiser, stride, &mut expected);

@@ -1,0 +1,88 @@
+//! Independent chunks within a stream: the byte lengths of all but the last (u32, little-endian),
+//! then the chunks.
+
+use crate::error::{Error, Result};
+
+/// Appends chunks, of less than 4 GiB each, with the lengths of all but the last.
+pub fn join(stream: &mut Vec<u8>, chunks: &[Vec<u8>]) {
+    if let Some((_, counted)) = chunks.split_last() {
+        for chunk in counted {
+            let length = u32::try_from(chunk.len()).expect("chunks hold few blocks");
+            stream.extend_from_slice(&length.to_le_bytes());
+        }
+    }
+    for chunk in chunks {
+        stream.extend_from_slice(chunk);
+    }
+}
+
+/// The `count` chunks of a payload.
+///
+/// # Errors
+/// [`crate::ErrorKind::InsufficientData`] if it ends early, [`crate::ErrorKind::Corruption`] if
+/// there are bytes but no chunk.
+pub fn split(payload: &[u8], count: usize) -> Result<Vec<&[u8]>> {
+    let counted = count.saturating_sub(1);
+    let (table, mut rest) = counted
+        .checked_mul(4)
+        .and_then(|bytes| payload.split_at_checked(bytes))
+        .ok_or_else(ends_early)?;
+    let mut chunks = Vec::with_capacity(count);
+    for length in table.chunks_exact(4) {
+        let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
+        let (chunk, tail) = rest.split_at_checked(length).ok_or_else(ends_early)?;
+        chunks.push(chunk);
+        rest = tail;
+    }
+    if count > 0 {
+        chunks.push(rest);
+    } else {
+        check_length(rest.len(), 0)?;
+    }
+    Ok(chunks)
+}
+
+/// Checks that a stream has the length it must have.
+pub fn check_length(actual: usize, expected: usize) -> Result<()> {
+    match actual.cmp(&expected) {
+        std::cmp::Ordering::Less => Err(ends_early()),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(Error::corruption(format!(
+            "an index stream has {} bytes left over",
+            actual - expected
+        ))),
+    }
+}
+
+/// The error of a stream that stops before its end.
+pub fn ends_early() -> Error {
+    Error::insufficient_data("an index stream ends early")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn splitting_inverts_joining(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9), 0..9),
+        ) {
+            let mut stream = Vec::new();
+            join(&mut stream, &chunks);
+            prop_assert_eq!(split(&stream, chunks.len()).unwrap(), chunks);
+        }
+
+        #[test]
+        fn any_bytes_split_or_err(
+            payload in proptest::collection::vec(any::<u8>(), 0..40),
+            count in prop_oneof![0usize..12, Just(usize::MAX)],
+        ) {
+            if let Ok(chunks) = split(&payload, count) {
+                prop_assert_eq!(chunks.len(), count);
+            }
+        }
+    }
+}

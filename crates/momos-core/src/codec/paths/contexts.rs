@@ -1,0 +1,268 @@
+//! Paths by few shared contexts: fast, and quick to learn.
+//!
+//! Whether a block goes right at a node depends above all on whether the motifs there have more
+//! energy than those on the left, and on the energy of the weights around the block. So a bit's
+//! context is its level, how steeply the energy rises or falls at its node, and the energy of the
+//! last blocks. Where single motifs stand out (the zero block of a pruned model), nodes that were
+//! visited often have probabilities of their own.
+
+use std::hint::select_unpredictable;
+
+use super::super::model::AdaptiveBit;
+use super::super::motif_tree::{MotifTree, Slope, half_octaves};
+use super::super::range_coder::{BitCoder, CostCounter};
+use super::PathModel;
+
+/// Steps of half an octave of the energy around, relative to the mean of all motifs.
+const ENERGIES: usize = 16;
+const LOWEST_ENERGY: i16 = -10;
+
+const CONTEXTS_PER_LEVEL: usize = Slope::CLASSES * ENERGIES;
+
+/// Shared contexts and nodes forget at this rate.
+const LIMIT: u16 = 1023;
+const NODE_LIMIT: u16 = 255;
+
+/// Blocks by which the encoder judges its choices; those before the last half only train the model.
+const TRIAL_BLOCKS: usize = 1 << 16;
+
+/// Share of the bits that may be lost where levels are not modelled, for speed.
+const TOLERATED_LOSS: f64 = 0.001;
+
+/// Visits after which a node may have a probability of its own, for the encoder to choose from.
+const OWN_AFTER: u8 = 20;
+
+/// Motifs under a node below the modelled levels: one value of the range coder.
+const MOST_UNMODELLED: usize = 1 << 16;
+
+/// What the encoder chooses for a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Upper levels of the tree that are modelled; below, all motifs are equally probable.
+    pub levels: u8,
+    /// Visits after which a node has a probability of its own; 0 for never.
+    pub own_after: u8,
+}
+
+impl Choice {
+    /// Whether a decoder can follow it.
+    pub fn is_possible(self, motifs: usize) -> bool {
+        let unmodelled = motifs.checked_shr(self.levels.into()).unwrap_or(0);
+        self.levels <= 32 && unmodelled < MOST_UNMODELLED
+    }
+
+    /// A good choice for some blocks.
+    pub fn for_blocks(places: &[u32], tree: &MotifTree) -> Self {
+        let start = (places.len() - places.len().min(TRIAL_BLOCKS)) / 2;
+        let trial = &places[start..places.len().min(start + TRIAL_BLOCKS)];
+        let deepest = tree.depth() as u8;
+        let (mut best, mut best_cost) = (None, f64::INFINITY);
+        for own_after in [0, OWN_AFTER] {
+            let choice = Self {
+                levels: deepest,
+                own_after,
+            };
+            let costs = costs_by_level(trial, tree, choice);
+            let total: f64 = costs.iter().map(|(coded, _)| coded).sum();
+            if total < best_cost {
+                best_cost = total;
+                best = Some((own_after, costs));
+            }
+        }
+        let (own_after, costs) = best.expect("costs are finite");
+        let mut levels = deepest;
+        let mut loss = 0.0;
+        while levels > 0 {
+            let (coded, plain) = costs[usize::from(levels) - 1];
+            loss += plain - coded;
+            let fewer = Self {
+                levels: levels - 1,
+                own_after,
+            };
+            if loss > TOLERATED_LOSS * best_cost || !fewer.is_possible(tree.motifs()) {
+                break;
+            }
+            levels -= 1;
+        }
+        Self { levels, own_after }
+    }
+}
+
+/// Bits that the bits of each level take in the last half of the blocks, and their number.
+fn costs_by_level(places: &[u32], tree: &MotifTree, choice: Choice) -> Vec<(f64, f64)> {
+    /// Attributes costs to levels.
+    struct ByLevel {
+        counter: CostCounter,
+        costs: Vec<(f64, f64)>,
+        level: usize,
+    }
+    impl BitCoder for ByLevel {
+        fn code(&mut self, bit: bool, one: u16) -> bool {
+            self.counter.bits = 0.0;
+            self.counter.code(bit, one);
+            self.costs[self.level].0 += self.counter.bits;
+            self.costs[self.level].1 += 1.0;
+            self.level += 1;
+            bit
+        }
+        fn code_below(&mut self, value: u32, _count: u32) -> u32 {
+            value
+        }
+    }
+    let mut coder = ByLevel {
+        counter: CostCounter::new(),
+        costs: vec![(0.0, 0.0); usize::from(choice.levels)],
+        level: 0,
+    };
+    let mut model = ContextModel::new(tree, choice);
+    for (position, &place) in places.iter().enumerate() {
+        if position == places.len() / 2 {
+            coder.costs.fill((0.0, 0.0));
+        }
+        coder.level = 0;
+        model.code(&mut coder, place);
+    }
+    coder.costs
+}
+
+/// The energy of the last blocks: a mean of two running means.
+#[derive(Clone, Copy, Debug)]
+struct Surroundings {
+    fast: f32,
+    slow: f32,
+    seen: usize,
+}
+
+impl Surroundings {
+    const FAST: usize = 14;
+    const SLOW: usize = 62;
+
+    fn new() -> Self {
+        Self {
+            fast: 1.0,
+            slow: 1.0,
+            seen: 0,
+        }
+    }
+
+    #[inline]
+    fn energy(self) -> f32 {
+        (self.fast + self.slow) * 0.5
+    }
+
+    #[inline]
+    fn update(&mut self, energy: f32) {
+        self.fast += (energy - self.fast) * RATES[self.seen.min(Self::FAST)];
+        self.slow += (energy - self.slow) * RATES[self.seen.min(Self::SLOW)];
+        self.seen = (self.seen + 1).min(Self::SLOW);
+    }
+}
+
+/// `1 / (n + 2)`.
+static RATES: [f32; Surroundings::SLOW + 1] = {
+    let mut rates = [0.0; Surroundings::SLOW + 1];
+    let mut seen = 0;
+    while seen < rates.len() {
+        rates[seen] = 1.0 / (seen + 2) as f32;
+        seen += 1;
+    }
+    rates
+};
+
+/// The model of the paths of one chunk.
+#[derive(Debug)]
+pub struct ContextModel<'a> {
+    tree: &'a MotifTree,
+    own_after: u16,
+    shared: Vec<AdaptiveBit>,
+    /// Probabilities of single nodes; empty if there are none.
+    own: Vec<AdaptiveBit>,
+    surroundings: Surroundings,
+}
+
+impl<'a> ContextModel<'a> {
+    /// A model that has learnt nothing.
+    pub fn new(tree: &'a MotifTree, choice: Choice) -> Self {
+        let levels = usize::from(choice.levels);
+        let own = if choice.own_after == 0 {
+            0
+        } else {
+            tree.motifs()
+        };
+        Self {
+            tree,
+            own_after: choice.own_after.into(),
+            shared: vec![AdaptiveBit::new(); levels * CONTEXTS_PER_LEVEL],
+            own: vec![AdaptiveBit::new(); own],
+            surroundings: Surroundings::new(),
+        }
+    }
+}
+
+impl PathModel for ContextModel<'_> {
+    #[inline]
+    fn code(&mut self, coder: &mut impl BitCoder, place: u32) -> u32 {
+        let around = half_octaves(self.surroundings.energy());
+        let energy = (around - LOWEST_ENERGY).clamp(0, ENERGIES as i16 - 1) as usize;
+        let slopes = self.tree.slopes();
+        let (mut low, mut high) = (0, slopes.len());
+        for level in self.shared.as_chunks_mut::<CONTEXTS_PER_LEVEL>().0 {
+            if high - low < 2 {
+                break;
+            }
+            let middle = (low + high) / 2;
+            let shared = &mut level[slopes[middle].class() * ENERGIES + energy];
+            let mut one = shared.one();
+            let right = place as usize >= middle;
+            let right = match self.own.get_mut(middle) {
+                None => coder.code(right, one),
+                Some(own) => {
+                    if own.seen() >= self.own_after {
+                        one = own.one();
+                    }
+                    let right = coder.code(right, one);
+                    own.update(right, NODE_LIMIT);
+                    right
+                }
+            };
+            shared.update(right, LIMIT);
+            low = select_unpredictable(right, middle, low);
+            high = select_unpredictable(right, high, middle);
+        }
+        let offset = coder.code_below(place.wrapping_sub(low as u32), (high - low) as u32);
+        let place = low as u32 + offset;
+        self.surroundings
+            .update(self.tree.energies()[place as usize]);
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_energy_around_is_a_mean_at_first_and_then_follows() {
+        let mut around = Surroundings::new();
+        for energy in [3.0, 5.0] {
+            around.update(energy);
+        }
+        assert!((around.energy() - 3.0).abs() < 1e-6);
+        for _ in 0..500 {
+            around.update(7.0);
+        }
+        assert!((around.energy() - 7.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn impossible_choices_are_seen() {
+        let choice = |levels| Choice {
+            levels,
+            own_after: 0,
+        };
+        assert!(choice(0).is_possible(65_535));
+        assert!(!choice(0).is_possible(1 << 17));
+        assert!(choice(3).is_possible(1 << 18));
+        assert!(!choice(33).is_possible(10));
+    }
+}

@@ -1,0 +1,86 @@
+//! An estimate of how many different blocks there are, for any block size, in one pass.
+//!
+//! A sample of blocks cannot tell whether they occur elsewhere; a sample of *contents* can: of all
+//! blocks, those whose hash falls into a fixed part of its range. All copies of a block are in such
+//! a sample, or none is.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::Result;
+use crate::layout::check_block_size;
+use crate::monitor::Monitor;
+
+/// Blocks that a sample holds at least, if there are so many.
+const SAMPLE: usize = 1 << 17;
+
+/// Blocks between two looks at the monitor.
+const BLOCKS_PER_TASK: usize = 1 << 16;
+
+/// The sampled blocks of some tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeats {
+    /// Number of different blocks in the sample.
+    pub distinct: usize,
+    /// One in how many contents is in the sample.
+    pub one_in: usize,
+}
+
+/// Samples the whole blocks of tensors of little-endian elements of `itemsize` bytes.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidArgument`] if the block size is out of range,
+/// [`crate::ErrorKind::Interrupted`] if cancelled.
+pub fn sample(tensors: &[(&[u8], usize)], block_size: usize, monitor: &Monitor) -> Result<Repeats> {
+    check_block_size(block_size)?;
+    let blocks: usize = tensors
+        .iter()
+        .map(|(bytes, itemsize)| bytes.len() / (itemsize * block_size))
+        .sum();
+    let one_in = ((blocks / SAMPLE).next_power_of_two() / 2).max(1);
+    let mask = one_in as u64 - 1;
+    let mut distinct = HashSet::new();
+    for &(bytes, itemsize) in tensors {
+        let size = itemsize * block_size;
+        let hashes: Vec<Vec<u64>> = bytes
+            .par_chunks(size * BLOCKS_PER_TASK)
+            .map(|task| {
+                monitor.check()?;
+                let hashes = task.chunks_exact(size).map(xxh3_64);
+                Ok(hashes.filter(|hash| hash & mask == 0).collect())
+            })
+            .collect::<Result<_>>()?;
+        distinct.extend(hashes.into_iter().flatten());
+    }
+    Ok(Repeats {
+        distinct: distinct.len(),
+        one_in,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_blocks_are_counted() {
+        let values: Vec<u8> = (0..1_200_000u32)
+            .flat_map(|i| ((i / 3 % 50_000) * 3 + i % 3).to_le_bytes())
+            .collect();
+        let count = |size| sample(&[(&values, 4)], size, &Monitor::new()).unwrap();
+        let three = count(3);
+        assert!(three.one_in > 1);
+        let estimate = (three.distinct * three.one_in) as f64;
+        assert!((estimate / 50_000.0 - 1.0).abs() < 0.05, "{estimate}");
+        let halves = [(&values[..2_400_000], 4), (&values[2_400_000..], 4)];
+        assert_eq!(sample(&halves, 3, &Monitor::new()).unwrap(), three);
+        assert!(sample(&halves, 0, &Monitor::new()).is_err());
+        let none = Repeats {
+            distinct: 0,
+            one_in: 1,
+        };
+        assert_eq!(sample(&[], 3, &Monitor::new()).unwrap(), none);
+    }
+}

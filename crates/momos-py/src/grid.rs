@@ -1,0 +1,199 @@
+//! Bindings of the core's `codec::grid` module.
+
+use momos_core::codec::grid::geometry::Geometry;
+use momos_core::codec::grid::stream::{self, Multiples, Options};
+use momos_core::float::Working;
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+
+use crate::arrays::{Bytes, contiguous, float_type};
+use crate::runtime::{invalid_argument, run};
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<GridGeometry>()?;
+    module.add_class::<GridTensor>()?;
+    module.add_function(wrap_pyfunction!(quantise_to_grid, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_grid, module)?)?;
+    module.add_function(wrap_pyfunction!(estimate_grid, module)?)?;
+    Ok(())
+}
+
+/// How the elements of a tensor become rows and columns, and what is predicted from what.
+#[pyclass(frozen, module = "momos_rs._core")]
+struct GridGeometry {
+    geometry: Geometry,
+}
+
+#[pymethods]
+impl GridGeometry {
+    #[new]
+    #[pyo3(signature = (elements, columns, *, transposed=false, within=false, lags=vec![], period=1))]
+    fn new(
+        elements: usize,
+        columns: usize,
+        transposed: bool,
+        within: bool,
+        lags: Vec<usize>,
+        period: usize,
+    ) -> PyResult<Self> {
+        let geometry = Geometry {
+            elements,
+            columns,
+            transposed,
+            within,
+            lags,
+            period,
+        };
+        geometry
+            .check()
+            .map_err(|error| invalid_argument(error.message().to_owned()))?;
+        Ok(Self { geometry })
+    }
+
+    /// Values per row.
+    #[getter]
+    fn columns(&self) -> usize {
+        self.geometry.columns
+    }
+
+    fn __repr__(&self) -> String {
+        let Geometry {
+            columns,
+            transposed,
+            within,
+            lags,
+            period,
+            ..
+        } = &self.geometry;
+        format!(
+            "GridGeometry(rows={}, columns={columns}, transposed={transposed}, within={within}, \
+             lags={lags:?}, period={period})",
+            self.geometry.rows()
+        )
+    }
+}
+
+/// A tensor whose values are multiples of a step.
+#[pyclass(frozen, module = "momos_rs._core")]
+struct GridTensor {
+    multiples: Multiples,
+}
+
+#[pymethods]
+impl GridTensor {
+    /// The step, of which every value is a multiple.
+    #[getter]
+    fn step(&self) -> f32 {
+        self.multiples.header.step
+    }
+
+    /// Number of states of the trellis; 1 for the plain grid.
+    #[getter]
+    fn states(&self) -> usize {
+        1 << self.multiples.header.state_bits
+    }
+
+    /// The coded stream, as uint8.
+    #[pyo3(signature = (*, threads=None, progress=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        threads: Option<usize>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<u8>>> {
+        let stream = run(py, threads, progress, |monitor| {
+            stream::encode(&self.multiples, monitor)
+        })?;
+        Ok(PyArray1::from_vec(py, stream))
+    }
+
+    /// The tensor's elements, rounded to a type, as bytes.
+    fn to_bytes<'py>(&self, py: Python<'py>, dtype: &str) -> PyResult<Bound<'py, PyArray1<u8>>> {
+        let float = float_type(dtype)?;
+        let bytes = run(py, None, None, |_| Ok(self.multiples.to_bytes(float)))?;
+        Ok(PyArray1::from_vec(py, bytes))
+    }
+}
+
+/// Quantises a tensor to a grid of `step`, along a trellis of `states` states (1 for none).
+#[pyfunction]
+#[pyo3(signature = (
+    tensor, dtype, geometry, step, *, states=1, economy=1.0, weights=None, threads=None,
+    progress=None
+))]
+#[expect(clippy::too_many_arguments, reason = "named arguments in Python")]
+fn quantise_to_grid(
+    py: Python<'_>,
+    tensor: Bytes<'_>,
+    dtype: &str,
+    geometry: &GridGeometry,
+    step: f32,
+    states: usize,
+    economy: f32,
+    weights: Option<PyReadonlyArray1<'_, f32>>,
+    threads: Option<usize>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<GridTensor> {
+    let (float, tensor) = (float_type(dtype)?, contiguous(&tensor)?);
+    if !states.is_power_of_two() {
+        return Err(invalid_argument(format!(
+            "the number of states must be a power of two, not {states}"
+        )));
+    }
+    let importance = match &weights {
+        None => None,
+        Some(weights) => Some(
+            weights
+                .as_slice()
+                .map_err(|_| invalid_argument("weights must be contiguous"))?,
+        ),
+    };
+    let options = Options {
+        geometry: geometry.geometry.clone(),
+        state_bits: states.trailing_zeros(),
+        step,
+        economy,
+    };
+    let multiples = run(py, threads, progress, |monitor| {
+        let mut values = vec![0f64; float.count(tensor)?];
+        f64::read_bytes(&mut values, tensor, float);
+        stream::quantise(&values, importance, &options, monitor)
+    })?;
+    Ok(GridTensor { multiples })
+}
+
+/// About the bytes that a tensor takes on a plain grid of `step`, in the order of `geometry`.
+#[pyfunction]
+#[pyo3(signature = (tensor, dtype, geometry, step, *, threads=None))]
+fn estimate_grid(
+    py: Python<'_>,
+    tensor: Bytes<'_>,
+    dtype: &str,
+    geometry: &GridGeometry,
+    step: f32,
+    threads: Option<usize>,
+) -> PyResult<f64> {
+    let (float, tensor) = (float_type(dtype)?, contiguous(&tensor)?);
+    run(py, threads, None, |monitor| {
+        let mut values = vec![0f64; float.count(tensor)?];
+        f64::read_bytes(&mut values, tensor, float);
+        stream::estimate(&values, &geometry.geometry, step, monitor)
+    })
+}
+
+/// Decodes the stream of a tensor of `elements` elements.
+#[pyfunction]
+#[pyo3(signature = (stream, elements, *, threads=None, progress=None))]
+fn decode_grid(
+    py: Python<'_>,
+    stream: Bytes<'_>,
+    elements: usize,
+    threads: Option<usize>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<GridTensor> {
+    let stream = contiguous(&stream)?;
+    let multiples = run(py, threads, progress, |monitor| {
+        stream::decode(stream, elements, monitor)
+    })?;
+    Ok(GridTensor { multiples })
+}

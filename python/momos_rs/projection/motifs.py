@@ -1,0 +1,118 @@
+"""Which motifs a projection uses: drawn from the blocks, and refined by Lloyd's algorithm.
+
+Both give the same motifs on every device and at any number of threads and processes: drawing is a
+function of the seed, and Lloyd's means are sums of integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..distributed import Communicator
+from ..errors import InvalidArgumentError
+from .blocks import Blocks
+
+__all__ = ["Assign", "draw_indices", "refine", "resolve_k", "seed_of_projection"]
+
+Assign = Callable[[Tensor, Tensor], Tensor]
+"""Blocks (m, s) and motifs (k, s) to the index of each block's nearest motif, (m,) int64."""
+
+_SEED_STEP = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def resolve_k(m: int, k: int | None, capacity: float | None) -> int:
+    """The number of motifs for ``m`` blocks: ``max(1, min(floor(capacity * m), m))``.
+
+    A given ``k`` is clamped to ``m`` alike.
+    """
+    if k is None:
+        if capacity is None:
+            raise InvalidArgumentError("give either k or capacity")
+        k = math.floor(capacity * m)
+    return max(1, min(k, m))
+
+
+def seed_of_projection(seed: int, projection: int) -> int:
+    """The seed of a run's ``projection``-th projection, in [0, 2**63).
+
+    SplitMix64's output function over the sequence it steps through, so that neighbouring seeds and
+    neighbouring projections have nothing in common.
+    """
+    z = (seed + (projection + 1) * _SEED_STEP) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+def draw_indices(m: int, k: int, seed: int) -> Tensor:
+    """``k`` distinct block indices, uniform among ``m``, (k,) int64 on the CPU."""
+    from .. import _core
+
+    if k == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.from_numpy(_core.select_blocks(m, k, seed).astype("int64"))
+
+
+def refine(
+    blocks: Blocks,
+    motifs: Tensor,
+    iterations: int,
+    *,
+    assign: Assign,
+    communicator: Communicator,
+    fixed: int,
+) -> Tensor:
+    """Lloyd's algorithm: every motif moves to the mean of the blocks nearest to it, repeatedly.
+
+    A motif without blocks stays where it is. The padding of last blocks counts as zeros, as it
+    does in the search.
+
+    Args:
+        blocks: All blocks.
+        motifs: Where to start, (k, s).
+        iterations: How often to move.
+        assign: The nearest-motif search.
+        communicator: The processes that share the blocks.
+        fixed: The first ``fixed`` motifs never move (the zero motif).
+
+    Returns:
+        (k, s), a new tensor.
+    """
+    if iterations == 0:
+        return motifs
+    scale = _fixed_point_scale(blocks)
+    for _ in range(iterations):
+        sums = torch.zeros(motifs.shape, dtype=torch.int64, device=blocks.home)
+        counts = torch.zeros(len(motifs), dtype=torch.int64, device=blocks.home)
+        indices = {
+            device: assign(matrix, motifs.to(device)) for device, matrix in blocks.matrices.items()
+        }
+        for device, rows in blocks.counted_rows():
+            local_sums = torch.zeros(motifs.shape, dtype=torch.int64, device=device)
+            integers = torch.round(blocks.matrices[device][rows].to(torch.float64) * scale)
+            local_sums.index_add_(0, indices[device][rows], integers.to(torch.int64))
+            sums += local_sums.to(blocks.home)
+            counts += torch.bincount(indices[device][rows], minlength=len(motifs)).to(blocks.home)
+        communicator.sum_(sums)
+        communicator.sum_(counts)
+        counts[:fixed] = 0
+        means = sums.to(torch.float64) / (counts.clamp(min=1).to(torch.float64) * scale)[:, None]
+        motifs = torch.where((counts > 0)[:, None], means.to(motifs.dtype), motifs)
+    return motifs
+
+
+def _fixed_point_scale(blocks: Blocks) -> float:
+    """The power of two that turns weights into integers whose sum over all blocks fits 62 bits.
+
+    With 25 million blocks that leaves 37 bits below the largest weight, more than float32 has.
+    """
+    largest = blocks.largest_magnitude()
+    if largest == 0.0:
+        return 1.0
+    bits = 62 - blocks.m.bit_length() - math.frexp(largest)[1]
+    return 2.0 ** min(bits, 1000)

@@ -1,0 +1,139 @@
+"""Which parameters of a model a projection concerns, and by which names they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import Communicator, LocalPart, find_communicator, local_part
+from ..errors import InvalidArgumentError
+
+__all__ = ["Patterns", "Target", "find_targets", "memory_of", "plain_name"]
+
+Patterns = str | Sequence[str]
+"""One or more glob patterns over parameter names, as :func:`fnmatch.fnmatchcase` reads them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A parameter to project.
+
+    Attributes:
+        name: Its plain name (see :func:`plain_name`), the first one if it is tied.
+        shape: Its whole shape, also if it is sharded.
+        dtype: Its element type.
+        part: What this process holds of it.
+    """
+
+    name: str
+    shape: torch.Size
+    dtype: torch.dtype
+    part: LocalPart
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of the whole parameter."""
+        return self.shape.numel()
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as the bare model has it.
+
+    Wrappers put their own segments into names: ``DistributedDataParallel`` (``module.``),
+    ``torch.compile`` (``_orig_mod.``), activation checkpointing, and parametrizations, whose
+    original is ``layer.parametrizations.weight.original``.
+
+    >>> plain_name("module._orig_mod.fc.parametrizations.weight.original")
+    'fc.weight'
+    """
+    segments = name.removeprefix("module.").split(".")
+    plain = [each for each in segments if each not in ("_orig_mod", "_checkpoint_wrapped_module")]
+    # A parametrized parameter may itself be parametrized: the outermost original goes first.
+    while len(plain) >= 3 and plain[-3] == "parametrizations" and plain[-1] == "original":
+        plain = [*plain[:-3], plain[-2]]
+    return ".".join(plain)
+
+
+def find_targets(
+    model: nn.Module, *, include: Patterns = (), exclude: Patterns = ()
+) -> tuple[list[Target], Communicator]:
+    """The trainable floating-point parameters of a model in the order of ``parameters()``.
+
+    Tied parameters come once, whether they are tied as objects or by sharing the same memory.
+    Frozen parameters are left out.
+
+    Args:
+        model: Any module; parametrized, compiled, data-parallel or sharded by FSDP2.
+        include: Patterns; if there are any, only parameters that match one are taken.
+        exclude: Patterns of parameters to leave out.
+
+    Returns:
+        The targets, and the processes that share them.
+
+    Raises:
+        InvalidArgumentError: If nothing is left to project, or a parameter cannot be projected
+            (complex, uninitialised, on the meta device, or sharded in an unsupported way).
+    """
+    chosen = [
+        (names[0], parameter)
+        for names, parameter in _trainable(model)
+        if (not include or _matches(names, include)) and not _matches(names, exclude)
+    ]
+    for name, parameter in chosen:
+        _check(name, parameter)
+    targets = []
+    seen: set[tuple[object, ...]] = set()
+    for name, parameter in chosen:
+        part = local_part(name, parameter)
+        memory = memory_of(part.values)
+        if memory in seen:
+            continue
+        if part.values.numel():
+            seen.add(memory)
+        targets.append(Target(name, parameter.shape, parameter.dtype, part))
+    if not any(target.numel for target in targets):
+        narrowed = " that the include and exclude patterns leave" if include or exclude else ""
+        raise InvalidArgumentError(f"the model has no trainable parameter{narrowed} to project")
+    return targets, find_communicator(model, chosen)
+
+
+def _trainable(model: nn.Module) -> list[tuple[list[str], nn.Parameter]]:
+    names: dict[int, list[str]] = {}
+    parameters: dict[int, nn.Parameter] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad:
+            names.setdefault(id(parameter), []).append(plain_name(name))
+            parameters[id(parameter)] = parameter
+    return [(names[key], parameters[key]) for key in parameters]
+
+
+def _matches(names: list[str], patterns: Patterns) -> bool:
+    listed = (patterns,) if isinstance(patterns, str) else patterns
+    return any(fnmatchcase(name, pattern) for name in names for pattern in listed)
+
+
+def _check(name: str, parameter: nn.Parameter) -> None:
+    if isinstance(parameter, nn.UninitializedParameter):
+        raise InvalidArgumentError(
+            f"parameter {name!r} has no shape yet; run the model once before projecting it"
+        )
+    if parameter.is_meta:
+        raise InvalidArgumentError(f"parameter {name!r} is on the meta device and has no values")
+    if parameter.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise InvalidArgumentError(
+            f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}; a projection "
+            "takes float16, bfloat16, float32 and float64, exclude it"
+        )
+
+
+def memory_of(values: Tensor) -> tuple[object, ...]:
+    """What two tensors have in common if and only if they are the same memory read alike."""
+    storage = values.untyped_storage().data_ptr()
+    return (
+        values.device, storage, values.storage_offset(), values.dtype, values.shape,
+        values.stride(),
+    )  # fmt: skip

@@ -1,0 +1,29 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+
+Compare = Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], None]
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    dense = tensor.detach().cpu().contiguous()
+    return bytes(dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy())
+
+
+@pytest.fixture(scope="session")
+def assert_identical() -> Compare:
+    """Compares state dicts: keys and their order, shapes, types and every bit of the values."""
+
+    def compare(actual: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+        assert list(actual) == list(expected)
+        for name, tensor in expected.items():
+            assert actual[name].dtype == tensor.dtype, name
+            assert actual[name].shape == tensor.shape, name
+            assert _bits(actual[name]) == _bits(tensor), name
+
+    return compare
