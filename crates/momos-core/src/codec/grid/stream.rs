@@ -445,7 +445,7 @@ impl Multiples {
 /// needs no other thread.
 fn for_each_chunk<T: Send>(
     chunks: usize,
-    work: impl Fn(usize) -> Result<T> + Sync,
+    work: impl Fn(usize) -> Result<T> + Send + Sync,
 ) -> Result<Vec<T>> {
     if chunks <= 1 {
         (0..chunks).map(work).collect()
