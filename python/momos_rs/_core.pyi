@@ -89,6 +89,8 @@ def encode_motifs(
 def decode_motifs(stream: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def regroup_motifs(table: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def restore_motifs(regrouped: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
+def encode_floats(data: _Bytes, size: int) -> _Bytes: ...
+def decode_floats(stream: _Bytes, elements: int, size: int) -> _Bytes: ...
 def split_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def sample_repeats(
@@ -219,62 +221,6 @@ def distinct_blocks(
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
 
-# ---- grid
-
-@final
-class GridGeometry:
-    def __new__(
-        cls,
-        elements: int,
-        columns: int,
-        *,
-        transposed: bool = False,
-        within: bool = False,
-        lags: Sequence[int] = ...,
-        period: int = 1,
-    ) -> GridGeometry: ...
-    @property
-    def columns(self) -> int: ...
-
-@final
-class GridTensor:
-    @property
-    def step(self) -> float: ...
-    @property
-    def states(self) -> int: ...
-    def encode(
-        self, *, threads: int | None = None, progress: _Progress | None = None
-    ) -> _Bytes: ...
-    def to_bytes(self, dtype: str) -> _Bytes: ...
-
-def quantise_to_grid(
-    tensor: _Bytes,
-    dtype: str,
-    geometry: GridGeometry,
-    step: float,
-    *,
-    states: int = 1,
-    economy: float = 1.0,
-    weights: npt.NDArray[np.float32] | None = None,
-    threads: int | None = None,
-    progress: _Progress | None = None,
-) -> GridTensor: ...
-def estimate_grid(
-    tensor: _Bytes,
-    dtype: str,
-    geometry: GridGeometry,
-    step: float,
-    *,
-    threads: int | None = None,
-) -> float: ...
-def decode_grid(
-    stream: _Bytes,
-    elements: int,
-    *,
-    threads: int | None = None,
-    progress: _Progress | None = None,
-) -> GridTensor: ...
-
 @final
 class CtmTable:
     @staticmethod
@@ -338,3 +284,59 @@ def tiled_complexity(
 def quantiles(
     data: _Bytes, dtype: str, qs: Sequence[float], *, threads: int | None = None
 ) -> list[float]: ...
+
+# ---- grid
+
+@final
+class GridGeometry:
+    def __new__(
+        cls,
+        elements: int,
+        columns: int,
+        *,
+        transposed: bool = False,
+        within: bool = False,
+        lags: Sequence[int] = ...,
+        period: int = 1,
+    ) -> GridGeometry: ...
+    @property
+    def columns(self) -> int: ...
+
+@final
+class GridTensor:
+    @property
+    def step(self) -> float: ...
+    @property
+    def states(self) -> int: ...
+    def encode(
+        self, *, threads: int | None = None, progress: _Progress | None = None
+    ) -> _Bytes: ...
+    def to_bytes(self, dtype: str) -> _Bytes: ...
+
+def quantise_to_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    states: int = 1,
+    economy: float = 1.0,
+    weights: npt.NDArray[np.float32] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...
+def estimate_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
+def decode_grid(
+    stream: _Bytes,
+    elements: int,
+    *,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> GridTensor: ...

@@ -18,15 +18,18 @@ class TensorInfo(Record):
         name: Its name.
         dtype: Element type.
         shape: Its shape.
-        stored: ``"mosaic"``, ``"exact"``, ``"tied"`` to or ``"copy"`` of an earlier tensor.
-        bytes: Bytes of its section; 0 if it is tied or a copy.
-        bits_per_weight: Bits of its section per element.
+        stored: ``"mosaic"``, ``"grid"``, ``"exact"``, ``"tied"`` to or ``"copy"`` of an earlier
+            tensor.
+        codec: The codec of its stream.
+        bytes: Bytes of its stream; 0 if it is tied or a copy.
+        bits_per_weight: Bits of its stream per element.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     stored: str
+    codec: str
     bytes: int
     bits_per_weight: float
 
@@ -104,6 +107,7 @@ def describe(archive: Archive) -> ArchiveInfo:
                 dtype=base.dtype,
                 shape=entry.shape,
                 stored=stored,
+                codec=archive.codec(entry.base),
                 bytes=nbytes,
                 bits_per_weight=8 * nbytes / entry.numel if entry.numel else 0.0,
             )

@@ -4,7 +4,7 @@ use momos_core::codec::motif_tree::MotifTree as Tree;
 use momos_core::codec::paths::{self, Effort};
 use momos_core::codec::planes::Rotation;
 use momos_core::codec::prefix_code::PrefixCode;
-use momos_core::codec::{self, indices, motif_coder, motif_table, planes, repeats};
+use momos_core::codec::{self, float_coder, indices, motif_coder, motif_table, planes, repeats};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
@@ -19,6 +19,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(decode_motifs, module)?)?;
     module.add_function(wrap_pyfunction!(regroup_motifs, module)?)?;
     module.add_function(wrap_pyfunction!(restore_motifs, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_floats, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_floats, module)?)?;
     module.add_function(wrap_pyfunction!(split_planes, module)?)?;
     module.add_function(wrap_pyfunction!(join_planes, module)?)?;
     module.add_function(wrap_pyfunction!(sample_repeats, module)?)?;
@@ -145,6 +147,35 @@ fn restore_motifs<'py>(
     let (float, regrouped) = (float_type(dtype)?, contiguous(&regrouped)?);
     let out = run(py, None, None, |_| {
         motif_table::restore(regrouped, block_size, float, motifs)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Codes a chunk of little-endian floats of `size` bytes (1, 2, 4 or 8), as uint8.
+#[pyfunction]
+fn encode_floats<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    size: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let data = contiguous(&data)?;
+    let out = run(py, None, None, |monitor| {
+        float_coder::encode(data, size, monitor)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Inverts `encode_floats`, given the number of elements.
+#[pyfunction]
+fn decode_floats<'py>(
+    py: Python<'py>,
+    stream: Bytes<'py>,
+    elements: usize,
+    size: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let stream = contiguous(&stream)?;
+    let out = run(py, None, None, |monitor| {
+        float_coder::decode(stream, elements, size, monitor)
     })?;
     Ok(PyArray1::from_vec(py, out))
 }

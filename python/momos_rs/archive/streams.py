@@ -9,11 +9,12 @@ id    codec               what follows
 1     zstd                chunks of the bytes
 2     planes              chunks of byte planes
 3     rotated planes      chunks of byte planes of elements rotated left by one bit
+4     floats              chunks of elements whose exponents are modelled
 ====  ==================  ==========================================================
 
-Chunks are independent zstd frames, preceded by the lengths of all but the last (u64,
-little-endian). A chunk holds :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK` elements, the last one
-what is left.
+Chunks are independent (zstd frames for codecs 1 to 3), preceded by the lengths of all but the last
+(u64, little-endian). A chunk holds :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK` elements, the last
+one what is left.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from .. import _core
+from .. import _core, defaults
 from ..errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
 from ..limits import ELEMENTS_PER_CHUNK
 
@@ -35,7 +36,8 @@ __all__ = ["decode_stream", "encode_stream"]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
-_STORED, _ZSTD, _PLANES, _ROTATED_PLANES = range(4)
+_STORED, _ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS = range(5)
+_FLOAT_SIZES = (1, 2, 4, 8)
 _LEVEL = 9
 """Beyond this level noise-like mantissas cost time and gain nothing."""
 
@@ -43,13 +45,20 @@ _TRIAL_ELEMENTS = 1 << 16
 """Elements, from the middle of a tensor, on which codecs compete."""
 
 
-def encode_stream(data: Bytes, itemsize: int, *, floating: bool) -> bytes:
+def encode_stream(
+    data: Bytes,
+    itemsize: int,
+    *,
+    floating: bool,
+    effort: defaults.Effort = defaults.EFFORT,
+) -> bytes:
     """The shortest of the codecs, by a trial on a part of the data.
 
     Args:
         data: Little-endian elements, uint8.
         itemsize: Bytes per element.
         floating: Whether the elements are floating numbers.
+        effort: How much time coding may take; ``"fast"`` uses no models.
 
     Returns:
         The stream, never more than one byte longer than the data.
@@ -59,6 +68,8 @@ def encode_stream(data: Bytes, itemsize: int, *, floating: bool) -> bytes:
         candidates.append(_PLANES)
         if floating:
             candidates.append(_ROTATED_PLANES)
+    if floating and effort != "fast" and itemsize in _FLOAT_SIZES:
+        candidates.append(_FLOATS)
     codec = candidates[0]
     if len(candidates) > 1:
         span = min(_TRIAL_ELEMENTS * itemsize, data.size)
@@ -95,7 +106,7 @@ def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
         if payload.size != nbytes:
             raise _wrong_length(payload.size, nbytes)
         return payload
-    if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES):
+    if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS):
         raise UnsupportedVersionError(f"stream codec {codec} is not known to this version")
     step = ELEMENTS_PER_CHUNK * itemsize
     sizes = [min(step, nbytes - start) for start in range(0, nbytes, step)]
@@ -123,6 +134,8 @@ def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
 
 
 def _encode_chunk(chunk: Bytes, itemsize: int, codec: int) -> bytes:
+    if codec == _FLOATS:
+        return _core.encode_floats(chunk, itemsize).tobytes()
     if codec != _ZSTD:
         chunk = _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
     return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(chunk).data)

@@ -23,6 +23,7 @@ from .report import (
     TensorComplexity,
     TensorRatios,
 )
+from .tracker import ComplexityTracker, TrackedComplexity
 from .weights import LeftOut, Source, WeightSet, WeightTensor, collect_weights
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "BaselineComparison",
     "BlockComplexity",
     "ComplexityReport",
+    "ComplexityTracker",
     "Compression",
     "LeftOut",
     "MosaicBound",
@@ -41,6 +43,7 @@ __all__ = [
     "Source",
     "TensorComplexity",
     "TensorRatios",
+    "TrackedComplexity",
     "WeightSet",
     "WeightTensor",
     "collect_weights",
