@@ -187,11 +187,16 @@ fn floats_survive() {
         let data: Vec<u8> = (0..elements * size)
             .map(|_| random.next() as u8 & 0x3f)
             .collect();
-        let stream = float_coder::encode(&data, size, &Monitor::new()).unwrap();
+        let (modelled, rest) = float_coder::encode(&data, size, &Monitor::new()).unwrap();
         for _ in 0..8 {
-            let (mutated, elements) = (random.mutate(&stream), announced(random, elements));
+            let (mutated, elements) = (random.mutate(&modelled), announced(random, elements));
+            let rest = if random.below(2) == 0 {
+                rest.clone()
+            } else {
+                random.mutate(&rest)
+            };
             let decoded: Result<Vec<u8>, Error> =
-                float_coder::decode(&mutated, elements, size, &Monitor::new());
+                float_coder::decode(&mutated, &rest, elements, size, &Monitor::new());
             if let Ok(data) = decoded {
                 assert_eq!(data.len(), elements * size);
             }
