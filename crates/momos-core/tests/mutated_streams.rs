@@ -212,14 +212,16 @@ fn grids_survive() {
         let values: Vec<f64> = (0..elements)
             .map(|_| (random.below(2001) as f64 - 1000.0) / 300.0)
             .collect();
-        let lags = (0..random.below(4)).map(|_| 1 + random.below(rows));
+        let lags = (0..random.below(4))
+            .map(|_| 1 + random.below(rows))
+            .collect();
         let options = grid::Options {
             geometry: Geometry {
                 elements,
                 columns,
                 transposed: random.below(2) == 0,
                 within: random.below(2) == 0,
-                lags: lags.collect(),
+                lags,
                 period: 1 + random.below(4),
             },
             state_bits: [0, 2, 6, 8][random.below(4)],
