@@ -16,6 +16,7 @@ import lzma
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Ite
     source = checkpoint.read(path)
     for precision in PRECISIONS:
         reference: Checkpoint | None = None
-        best_rival = 0.0
+        best_rival, exact = 0.0, False
         for effort in defaults.EFFORTS:
             with tempfile.TemporaryDirectory() as folder:
                 target = Path(folder) / "model.momos"
@@ -96,13 +97,13 @@ def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Ite
                 record = archive.document.mosaic
                 assert mosaic is not None
                 assert record is not None
-                seconds, decoded = timed(lambda: [base.read() for base in unpacked.bases])
+                seconds, decoded = timed(partial(read_all, unpacked))
                 sections = archive.summary.section_bytes
             if reference is None:
                 reference = Checkpoint(
                     unpacked.entries,
                     tuple(
-                        checkpoint.Base(base.dtype, base.numel, lambda data=data: data)
+                        checkpoint.Base(base.dtype, base.numel, partial(np.asarray, data))
                         for base, data in zip(unpacked.bases, decoded, strict=True)
                     ),
                 )
@@ -112,15 +113,15 @@ def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Ite
                 best_rival = min(zstd, xz)
             for base, original in zip(decoded, reference.bases, strict=True):
                 assert np.array_equal(base, original.read()), "efforts differ"
-            n = sum(mosaic.elements)
+            n, exact = sum(mosaic.elements), record.exact
             k, m, s = record.requested_motifs, record.blocks, record.block_size
             bound = k * s * 32 + m * max(k - 1, 0).bit_length()
             coded = 8 * (sections["motifs"] + sections["indices"])
             encode_seconds = encode_time(mosaic, effort)
             yield [
                 name,
-                "exact" if record.exact else setting,
-                "exact" if record.exact else precision,
+                "exact" if exact else setting,
+                "exact" if exact else precision,
                 effort,
                 f"{8 * sections['indices'] / n:.3f}",
                 f"{8 * sections['motifs'] / n:.3f}",
@@ -130,8 +131,12 @@ def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Ite
                 f"{4e-6 * n / encode_seconds:.0f}",
                 f"{4e-6 * n / seconds:.0f}",
             ]
-        if record.exact:
+        if exact:
             return
+
+
+def read_all(model: Checkpoint) -> list[npt.NDArray[np.uint8]]:
+    return [base.read() for base in model.bases]
 
 
 def encode_time(mosaic: Any, effort: str) -> float:
@@ -158,14 +163,10 @@ def exact_rows(path: Path) -> Iterator[list[str]]:
         shares = {}
         for effort in ("fast", "default"):
             encode_seconds, stream = timed(
-                lambda data=data, size=size, effort=effort: encode_stream(
-                    data, size, floating=True, effort=effort
-                )
+                partial(encode_stream, data, size, floating=True, effort=effort)
             )
             decode_seconds, decoded = timed(
-                lambda stream=stream, data=data, size=size: decode_stream(
-                    np.frombuffer(stream, np.uint8), data.size, size
-                )
+                partial(decode_stream, np.frombuffer(stream, np.uint8), data.size, size)
             )
             assert np.array_equal(decoded, data)
             shares[effort] = (len(stream), encode_seconds, decode_seconds)

@@ -344,7 +344,8 @@ def _best_geometry(member: _Member, step: float, threads: int | None) -> _core.G
 
 
 LONGEST_ROW = 1024
-"""Longest row within which values are predicted from others."""
+"""Longest row within which values are predicted from others; the work grows with its square. From
+less than half as many rows there would be little to learn."""
 
 FLAT_COLUMNS = 1024
 """Columns of tensors without rows of their own."""
@@ -373,7 +374,7 @@ def geometries(elements: int, shape: Sequence[int]) -> list[_core.GridGeometry]:
             elements,
             length,
             transposed=transposed,
-            within=4 <= length <= LONGEST_ROW and count >= 8,
+            within=4 <= length <= min(LONGEST_ROW, 2 * count),
             lags=[lag for lag in lags if lag < count],
             period=taps,
         )

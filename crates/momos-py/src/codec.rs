@@ -11,6 +11,9 @@ use pyo3::prelude::*;
 use crate::arrays::{Bytes, contiguous, float_type};
 use crate::runtime::{invalid_argument, run, to_python_error};
 
+/// Bytes made for Python.
+type ByteArray<'py> = Bound<'py, PyArray1<u8>>;
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(digest, module)?)?;
     module.add_function(wrap_pyfunction!(canonical_order, module)?)?;
@@ -151,31 +154,36 @@ fn restore_motifs<'py>(
     Ok(PyArray1::from_vec(py, out))
 }
 
-/// Codes a chunk of little-endian floats of `size` bytes (1, 2, 4 or 8), as uint8.
+/// Codes little-endian floats of `size` bytes (1, 2, 4 or 8): the modelled part and the byte planes
+/// of the other bits, both uint8.
 #[pyfunction]
 fn encode_floats<'py>(
     py: Python<'py>,
     data: Bytes<'py>,
     size: usize,
-) -> PyResult<Bound<'py, PyArray1<u8>>> {
+) -> PyResult<(ByteArray<'py>, ByteArray<'py>)> {
     let data = contiguous(&data)?;
-    let out = run(py, None, None, |monitor| {
+    let (modelled, planes) = run(py, None, None, |monitor| {
         float_coder::encode(data, size, monitor)
     })?;
-    Ok(PyArray1::from_vec(py, out))
+    Ok((
+        PyArray1::from_vec(py, modelled),
+        PyArray1::from_vec(py, planes),
+    ))
 }
 
 /// Inverts `encode_floats`, given the number of elements.
 #[pyfunction]
 fn decode_floats<'py>(
     py: Python<'py>,
-    stream: Bytes<'py>,
+    modelled: Bytes<'py>,
+    planes: Bytes<'py>,
     elements: usize,
     size: usize,
 ) -> PyResult<Bound<'py, PyArray1<u8>>> {
-    let stream = contiguous(&stream)?;
+    let (modelled, planes) = (contiguous(&modelled)?, contiguous(&planes)?);
     let out = run(py, None, None, |monitor| {
-        float_coder::decode(stream, elements, size, monitor)
+        float_coder::decode(modelled, planes, elements, size, monitor)
     })?;
     Ok(PyArray1::from_vec(py, out))
 }

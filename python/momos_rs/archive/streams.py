@@ -135,14 +135,50 @@ def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
 
 def _encode_chunk(chunk: Bytes, itemsize: int, codec: int) -> bytes:
     if codec == _FLOATS:
-        return _core.encode_floats(chunk, itemsize).tobytes()
+        return _encode_floats(chunk, itemsize)
     if codec != _ZSTD:
         chunk = _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(chunk).data)
+    return _compress(chunk)
+
+
+def _compress(data: Bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(data).data)
 
 
 def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes:
-    data = np.ascontiguousarray(chunk).data
+    if codec == _FLOATS:
+        return _decode_floats(chunk, nbytes // itemsize, itemsize)
+    result = _decompress(chunk, nbytes)
+    if codec == _ZSTD:
+        return result
+    return _core.join_planes(result, itemsize, codec == _ROTATED_PLANES)
+
+
+def _encode_floats(chunk: Bytes, itemsize: int) -> bytes:
+    modelled, planes = _core.encode_floats(chunk, itemsize)
+    # A frame of its own for each plane: what they hold has nothing in common.
+    frames = map(_compress, np.split(planes, itemsize - 1) if itemsize > 1 else [])
+    parts = [modelled.tobytes(), *frames]
+    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def _decode_floats(chunk: Bytes, elements: int, itemsize: int) -> Bytes:
+    parts = []
+    for _ in range(itemsize):
+        length = int.from_bytes(chunk[:4].tobytes(), "little")
+        if chunk.size - 4 < length:
+            raise InsufficientDataError("a stream ends early")
+        parts.append(chunk[4 : 4 + length])
+        chunk = chunk[4 + length :]
+    if chunk.size:
+        raise CorruptionError("a stream has bytes left over")
+    planes = [np.zeros(0, np.uint8), *(_decompress(part, elements) for part in parts[1:])]
+    return _core.decode_floats(parts[0], np.concatenate(planes), elements, itemsize)
+
+
+def _decompress(frame: Bytes, nbytes: int) -> Bytes:
+    """What a zstd frame holds, which must be so many bytes."""
+    data = np.ascontiguousarray(frame).data
     try:
         # A frame says how much it holds; believing it before it is checked would allocate that.
         announced = zstandard.get_frame_parameters(data).content_size
@@ -155,10 +191,7 @@ def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes
         raise CorruptionError(f"a stream is not valid zstd: {error}") from None
     if len(decoded) != nbytes:
         raise _wrong_length(len(decoded), nbytes)
-    result = np.frombuffer(decoded, np.uint8)
-    if codec == _ZSTD:
-        return result
-    return _core.join_planes(result, itemsize, codec == _ROTATED_PLANES)
+    return np.frombuffer(decoded, np.uint8)
 
 
 def _split(payload: Bytes, count: int) -> list[Bytes]:

@@ -94,7 +94,10 @@ fn quantise_at(
     }
     let spacing = f64::from(options.step) * f64::from(trellis.spacing());
     let limit = spacing * f64::from(MAX_MULTIPLE / 4);
-    if let Some(value) = values.iter().find(|value| !(value.abs() < limit)) {
+    if let Some(value) = values
+        .iter()
+        .find(|value| value.is_nan() || value.abs() >= limit)
+    {
         return Err(Error::invalid_argument(format!(
             "a step of {} is too short for a weight of {value}",
             options.step
@@ -445,7 +448,7 @@ impl Multiples {
 /// needs no other thread.
 fn for_each_chunk<T: Send>(
     chunks: usize,
-    work: impl Fn(usize) -> Result<T> + Sync,
+    work: impl Fn(usize) -> Result<T> + Send + Sync,
 ) -> Result<Vec<T>> {
     if chunks <= 1 {
         (0..chunks).map(work).collect()
