@@ -50,8 +50,9 @@ def shard(model: nn.Module) -> nn.Module:
 
 
 def whole(parameter: nn.Parameter) -> Tensor:
-    full: Tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # type: ignore[operator]
-    return full.detach()
+    full: Any = parameter
+    sharded = hasattr(full, "full_tensor")
+    return (full.full_tensor() if sharded else full).detach()  # type: ignore[no-any-return]
 
 
 def move(model: nn.Module) -> None:
@@ -116,29 +117,29 @@ def fsdp_never_gathers_the_model(rank: int, world: int) -> None:
     torch.manual_seed(0)
     model = shard(nn.Sequential(nn.Linear(128, 128), nn.Linear(128, 64)))
     sent = 0
-    original_gather, original_sum = Communicator.gather, Communicator.sum_
+    changed: Any = Communicator
+    arrays: Any = DTensor
+    gather, add = changed.gather, changed.sum_
+    kept = arrays.full_tensor, arrays.redistribute
 
-    def gather(self: Communicator, values: Tensor) -> Tensor:
-        nonlocal sent
-        sent += values.numel()
-        return original_gather(self, values)
+    def counting(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(self: Communicator, values: Tensor) -> Tensor:
+            nonlocal sent
+            sent += values.numel()
+            return original(self, values)
 
-    def sum_(self: Communicator, values: Tensor) -> Tensor:
-        nonlocal sent
-        sent += values.numel()
-        return original_sum(self, values)
+        return call
 
     def forbidden(*arguments: Any, **options: Any) -> Tensor:
         raise AssertionError("a parameter was gathered")
 
-    Communicator.gather, Communicator.sum_ = gather, sum_  # type: ignore[method-assign]
-    kept = DTensor.full_tensor, DTensor.redistribute
-    DTensor.full_tensor = DTensor.redistribute = forbidden  # type: ignore[method-assign]
+    changed.gather, changed.sum_ = counting(gather), counting(add)
+    arrays.full_tensor = arrays.redistribute = forbidden
     try:
         stats = MoMos(4, k=50)(model)
     finally:
-        Communicator.gather, Communicator.sum_ = original_gather, original_sum  # type: ignore[method-assign]
-        DTensor.full_tensor, DTensor.redistribute = kept  # type: ignore[method-assign]
+        changed.gather, changed.sum_ = gather, add
+        arrays.full_tensor, arrays.redistribute = kept
     accumulators = 2 * 2200
     assert sent <= stats.k * 4 + stats.k + 1 + 2 * 4 * 3 + accumulators
     assert stats.n == 128 * 128 + 128 + 128 * 64 + 64
@@ -147,9 +148,10 @@ def fsdp_never_gathers_the_model(rank: int, world: int) -> None:
 def fsdp_names_the_bad_parameter_everywhere(rank: int, world: int) -> None:
     model = shard(spread_model())
     if rank == world - 1:
-        dict(model.named_parameters())["1.weight"].data.to_local()[0, 0] = float("nan")  # type: ignore[operator]
+        local: Any = dict(model.named_parameters())["1.weight"].data
+        local.to_local()[0, 0] = float("nan")
     before = [whole(each).clone() for each in model.parameters()]
-    with pytest.raises(InvalidArgumentError, match="'1.weight' holds NaN"):
+    with pytest.raises(InvalidArgumentError, match=r"'1\.weight' holds NaN"):
         MoMos(4, k=3)(model)
     for old, new in zip(before, model.parameters(), strict=True):
         assert torch.equal(old.nan_to_num(7.0), whole(new).nan_to_num(7.0))
@@ -178,8 +180,8 @@ def ddp_equals_one_process(rank: int, world: int) -> None:
     for method in ("random", "warm"):
         single = spread_model()
         model = nn.parallel.DistributedDataParallel(copy.deepcopy(single))
-        here = MoMos(4, capacity=0.4, method=method, seed=7 + rank)  # type: ignore[arg-type]
-        there = MoMos(4, capacity=0.4, method=method, seed=7)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"capacity": 0.4, "method": method}
+        here, there = MoMos(4, seed=7 + rank, **options), MoMos(4, seed=7, **options)
         for _ in range(2):
             expected, got = there(single), here(model)
             assert_same_stats(got, expected)
@@ -226,4 +228,4 @@ def run_checks(rank: int, world: int, store: str) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_together_equal_one(world: int, tmp_path: Path) -> None:
-    mp.spawn(run_checks, args=(world, str(tmp_path / "store")), nprocs=world)  # type: ignore[no-untyped-call]
+    mp.spawn(run_checks, args=(world, str(tmp_path / "store")), nprocs=world)  # type: ignore[attr-defined,no-untyped-call]

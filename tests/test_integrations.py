@@ -84,7 +84,7 @@ def train_by_hand(
                 model(inputs[batch : batch + 16]), labels[batch : batch + 16]
             )
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             seen.append(projector.step())
         seen.append(projector.end_epoch())
@@ -260,7 +260,7 @@ class _StopAfter:
     def callback(self, pl: Any) -> Any:
         epoch = self.epoch
 
-        class Stop(pl.Callback):  # type: ignore[misc,name-defined]
+        class Stop(pl.Callback):  # type: ignore[misc]
             def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
                 if trainer.current_epoch == epoch:
                     raise KeyError("stopped")

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import momos_rs
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.nn import MotifTable, find_mosaic, materialize, mosaic_parametrize
+from momos_rs.nn import (
+    MotifTable,
+    find_mosaic,
+    load_parametrized,
+    materialize,
+    mosaic_parametrize,
+)
 from momos_rs.projection import ModelMosaic, MoMos, Span
 from momos_rs.quantize import attach_quantizers
 
 
-def model_of_all_kinds() -> nn.Module:
+def model_of_all_kinds() -> Any:
     """Odd sizes, a tie, a frozen layer, a norm."""
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(7, 7), nn.BatchNorm1d(7), nn.Linear(7, 7, bias=False), nn.Linear(7, 3)
     )
     model[2].weight = model[0].weight
@@ -63,7 +71,7 @@ def test_a_motifs_gradient_is_the_sum_over_its_uses() -> None:
     mosaic = projected(model)
     inputs = torch.randn(5, 7)
     plain = copy.deepcopy(model)
-    plain(inputs).square().sum().backward()
+    torch.autograd.backward(plain(inputs).square().sum())
     expected = torch.zeros(6, 4)
     for span in mosaic.spans:
         gradient = dict(plain.named_parameters())[span.name].grad
@@ -79,12 +87,12 @@ def test_a_motifs_gradient_is_the_sum_over_its_uses() -> None:
 
 def test_training_keeps_an_exact_mosaic_and_recovers_what_the_projection_cost() -> None:
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 1))
+    model: Any = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 1))
     inputs = torch.randn(512, 6)
     target = torch.sin(inputs[:, :1]) + inputs[:, 1:2] * inputs[:, 2:3]
 
     def loss() -> torch.Tensor:
-        return (model(inputs) - target).square().mean()
+        return nn.functional.mse_loss(model(inputs), target)
 
     def fit(steps: int, rate: float) -> None:
         optimizer = torch.optim.Adam(
@@ -92,17 +100,17 @@ def test_training_keeps_an_exact_mosaic_and_recovers_what_the_projection_cost() 
         )
         for _ in range(steps):
             optimizer.zero_grad()
-            loss().backward()
+            torch.autograd.backward(loss())
             optimizer.step()
 
     fit(200, 0.01)
-    trained = float(loss())
+    trained = float(loss().detach())
     mosaic = projected(model, s=4, k=24)
-    after_projection = float(loss())
+    after_projection = float(loss().detach())
     mosaic_parametrize(model, mosaic)
     fit(200, 0.01)
     materialize(model)
-    tuned = float(loss())
+    tuned = float(loss().detach())
     assert tuned < trained + 0.5 * (after_projection - trained)
     found = find_mosaic(model, 4)
     assert found.k <= 24
@@ -152,7 +160,7 @@ def test_copies_and_checkpoints_of_a_parametrised_model(tmp_path: Path) -> None:
 
 def test_a_quantised_model_has_the_motifs_underneath() -> None:
     torch.manual_seed(2)
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    model: Any = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
     attach_quantizers(model, 4)
     mosaic = projected(model)
     inputs = torch.randn(3, 8)
@@ -168,7 +176,7 @@ def test_a_quantised_model_has_the_motifs_underneath() -> None:
 
 
 def test_mixed_dtypes_stay_what_they_were() -> None:
-    model = nn.Sequential(nn.Linear(8, 8).to(torch.bfloat16), nn.Linear(8, 8))
+    model: Any = nn.Sequential(nn.Linear(8, 8).to(torch.bfloat16), nn.Linear(8, 8))
     mosaic = projected(model)
     expected = [each.detach().clone() for each in model.parameters()]
     mosaic_parametrize(model, mosaic)
@@ -194,7 +202,7 @@ def test_find_mosaic_finds_the_blocks_by_their_bits() -> None:
 
 
 def test_find_mosaic_lets_a_padded_block_take_any_motif_that_begins_like_it() -> None:
-    model = nn.Linear(6, 1, bias=False)
+    model: Any = nn.Linear(6, 1, bias=False)
     model.weight.data = torch.tensor([[1.0, 2.0, 3.0, 4.0, 1.0, 2.0]])
     found = find_mosaic(model, 4)
     assert found.k == 1
@@ -226,14 +234,14 @@ def test_bad_mosaics_leave_the_model_alone() -> None:
 
 
 def test_recurrent_layers_are_refused_by_name() -> None:
-    model = nn.LSTM(4, 4)
+    model: Any = nn.LSTM(4, 4)
     mosaic = projected(model)
     with pytest.raises(InvalidArgumentError, match="'weight_ih_l0' belongs to a LSTM"):
         mosaic_parametrize(model, mosaic)
 
 
 def test_find_mosaic_refuses_several_dtypes() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double())
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double())
     with pytest.raises(InvalidArgumentError, match="different dtypes"):
         find_mosaic(model, 4)
 
@@ -242,3 +250,41 @@ def test_a_mosaic_without_that_parameter() -> None:
     mosaic = projected(nn.Linear(8, 8))
     with pytest.raises(InvalidArgumentError, match="no parameter 'head'"):
         mosaic.span("head")
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_an_archive_is_loaded_trained_and_saved_again(as_file: bool, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model: Any = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
+    archive: Any = momos_rs.pack(model, block_size=4, capacity=0.2, method="random")
+    if as_file:
+        (tmp_path / "model.momos").write_bytes(archive)
+        archive = tmp_path / "model.momos"
+    other: Any = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
+    table = load_parametrized(other, archive)
+    packed = momos_rs.unpack(momos_rs.pack(model, block_size=4, capacity=0.2, method="random"))
+    assert torch.equal(other[0].weight, packed["0.weight"])
+    assert torch.equal(other[2].weight, packed["2.weight"])
+    assert torch.equal(other[0].bias, model[0].bias), "what is not mosaic is loaded as it was"
+    trainable = [each for each in other.parameters() if each.requires_grad]
+    assert [each.numel() for each in trainable].count(table.motifs.numel()) == 1
+    assert len(trainable) == 5, "the motifs, two biases, two of the norm"
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.5)
+    torch.autograd.backward(other(torch.randn(9, 8)).square().mean())
+    optimizer.step()
+    with torch.no_grad():
+        other.eval()
+        expected = other(torch.ones(1, 8))
+    materialize(other)
+    momos_rs.save(other, tmp_path / "tuned.momos", block_size=4, motifs=len(table.motifs))
+    again: Any = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8)).eval()
+    again.load_state_dict(momos_rs.unpack((tmp_path / "tuned.momos").read_bytes()))
+    assert torch.equal(again(torch.ones(1, 8)), expected), "a mosaic packs without loss"
+    assert not torch.equal(again[0].weight, packed["0.weight"])
+
+
+def test_an_archive_without_a_mosaic_has_nothing_to_train() -> None:
+    model = nn.Linear(8, 8)
+    archive = momos_rs.pack(model, exclude=["*"])
+    with pytest.raises(InvalidArgumentError, match="no trainable parameter"):
+        load_parametrized(model, archive)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -16,7 +17,7 @@ from momos_rs.errors import InvalidArgumentError
 from momos_rs.projection import MoMos
 
 
-def odd_model(seed: int = 0) -> nn.Module:
+def odd_model(seed: int = 0) -> Any:
     """Several layers of odd sizes, biases, a frozen layer and a norm."""
     torch.manual_seed(seed)
     model = nn.Sequential(
@@ -30,11 +31,11 @@ def odd_model(seed: int = 0) -> nn.Module:
     return model
 
 
-def blocks_of(parameters: list[Tensor], s: int) -> tuple[Tensor, Tensor]:
+def blocks_of(parameters: Sequence[Tensor], s: int) -> tuple[Tensor, Tensor]:
     """All blocks in float64, and which of their entries are real."""
     blocks, real = [], []
-    for parameter in parameters:
-        flat = parameter.detach().double().flatten()
+    for each in parameters:
+        flat = each.detach().double().flatten()
         padding = -len(flat) % s
         blocks.append(nn.functional.pad(flat, (0, padding)).view(-1, s))
         mask = torch.ones(len(flat), dtype=torch.bool)
@@ -53,14 +54,14 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_against_formulas(
-    model: nn.Module,
+    model: Any,
     momos: MoMos,
     expected_motifs: Callable[[Tensor], Tensor],
 ) -> None:
     before = copy.deepcopy(model)
     stats = momos(model)
 
-    blocks, real = blocks_of(list(trainable(before)), momos.s)
+    blocks, real = blocks_of(trainable(before), momos.s)
     motifs = expected_motifs(blocks)
     nearest = brute_force(blocks, motifs)
     replaced = motifs[nearest]
@@ -75,7 +76,7 @@ def check_against_formulas(
     assert torch.equal(stats.mosaic.motifs.double(), motifs)
     assert torch.equal(stats.mosaic.indices, nearest)
 
-    after, _ = blocks_of(list(trainable(model)), momos.s)
+    after, _ = blocks_of(trainable(model), momos.s)
     assert torch.equal(after, replaced * real)
     for new, old in zip(model.parameters(), before.parameters(), strict=True):
         assert new.requires_grad == old.requires_grad
@@ -129,7 +130,7 @@ def test_projection_equals_the_formulas_on_any_sizes(
 
 def test_default_motifs_are_distinct_blocks_of_the_model_with_zero_first() -> None:
     model = odd_model()
-    blocks, _ = blocks_of(list(trainable(model)), 4)
+    blocks, _ = blocks_of(trainable(model), 4)
     stats = MoMos(4, capacity=0.3)(model)
     assert stats.k == math.floor(0.3 * stats.m)
     assert stats.mosaic is not None
@@ -247,7 +248,7 @@ def test_lloyd_never_makes_the_projection_worse() -> None:
 
 def test_lloyd_moves_motifs_to_the_means_of_their_blocks() -> None:
     model = odd_model()
-    blocks, _ = blocks_of(list(trainable(model)), 4)
+    blocks, _ = blocks_of(trainable(model), 4)
     start = MoMos(4, k=6, iterations=0)(copy.deepcopy(model)).mosaic
     moved = MoMos(4, k=6, method="kmeans", iterations=1)(model).mosaic
     assert start is not None
@@ -331,7 +332,7 @@ def frozen() -> nn.Module:
     return model.requires_grad_(False)
 
 
-def poisoned(value: float) -> nn.Module:
+def poisoned(value: float) -> Any:
     model = odd_model()
     with torch.no_grad():
         model[2].bias[3] = value
@@ -352,7 +353,7 @@ def poisoned(value: float) -> nn.Module:
         (nn.Linear(8, 8, dtype=torch.complex64), MoMos(4, k=1), "complex64"),
         (odd_model(), MoMos(4, k=5, select=lambda m, k, g: [0]), "4 block indices"),
         (odd_model(), MoMos(4, k=2, select=lambda m, k, g: [m]), "outside"),
-        (odd_model(), MoMos(4, k=2, select=lambda m, k, g: [0.5]), "block indices"),
+        (odd_model(), MoMos(4, k=2, select=lambda m, k, g: torch.tensor([0.5])), "block indices"),
     ],
 )
 def test_a_projection_that_fails_leaves_every_weight(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def distinct_blocks(values: Tensor, s: int) -> int:
 
 def test_optimizers_go_on_with_their_state() -> None:
     torch.manual_seed(0)
-    model = nn.Linear(16, 8)
+    model: Any = nn.Linear(16, 8)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
 
     def step() -> None:
@@ -47,7 +48,7 @@ def test_optimizers_go_on_with_their_state() -> None:
 
 
 def test_gradients_taken_before_are_kept() -> None:
-    model = nn.Linear(8, 8)
+    model: Any = nn.Linear(8, 8)
     model(torch.ones(1, 8)).sum().backward()
     gradient = model.weight.grad
     assert gradient is not None
@@ -58,7 +59,7 @@ def test_gradients_taken_before_are_kept() -> None:
 
 
 def test_tied_parameters_are_projected_once_and_stay_tied() -> None:
-    model = nn.Sequential(nn.Embedding(10, 6), nn.Linear(6, 10, bias=False))
+    model: Any = nn.Sequential(nn.Embedding(10, 6), nn.Linear(6, 10, bias=False))
     model[1].weight = model[0].weight
     stats = MoMos(4, k=3)(model)
     assert (stats.m, stats.n) == (15, 60)
@@ -66,7 +67,7 @@ def test_tied_parameters_are_projected_once_and_stay_tied() -> None:
 
 
 def test_parameters_tied_by_memory_are_projected_once() -> None:
-    model = nn.Sequential(nn.Linear(6, 10, bias=False), nn.Linear(6, 10, bias=False))
+    model: Any = nn.Sequential(nn.Linear(6, 10, bias=False), nn.Linear(6, 10, bias=False))
     model[1].weight = nn.Parameter(model[0].weight.data)
     stats = MoMos(4, k=3)(model)
     assert stats.m == 15
@@ -75,7 +76,7 @@ def test_parameters_tied_by_memory_are_projected_once() -> None:
 
 
 def test_frozen_parameters_are_neither_read_nor_written() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model: Any = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model[0].requires_grad_(False)
     model[0].weight.data.fill_(torch.nan)
     stats = MoMos(4, k=2)(model)
@@ -89,7 +90,7 @@ def test_memory_layout_does_not_matter(channels_last: bool) -> None:
     plain = nn.Conv2d(5, 6, 3)
     other = copy.deepcopy(plain)
     if channels_last:
-        other = other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        other = other.to(memory_format=torch.channels_last)
     else:
         other.weight = nn.Parameter(
             torch.empty(3, 3, 6, 5).permute(2, 3, 1, 0).copy_(plain.weight.data)
@@ -106,7 +107,7 @@ def test_memory_layout_does_not_matter(channels_last: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_every_float_dtype(dtype: torch.dtype) -> None:
     torch.manual_seed(2)
-    model = nn.Linear(12, 9).to(dtype)
+    model: Any = nn.Linear(12, 9).to(dtype)
     before = copy.deepcopy(model)
     stats = MoMos(4, k=5)(model)
     assert model.weight.dtype == dtype
@@ -120,7 +121,7 @@ def test_every_float_dtype(dtype: torch.dtype) -> None:
 
 def test_mixed_dtypes_share_motifs_and_round_each_to_its_own() -> None:
     torch.manual_seed(3)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(8, 8).to(torch.bfloat16), nn.Linear(8, 8), nn.Linear(8, 8).double()
     )
     before = copy.deepcopy(model)
@@ -136,7 +137,7 @@ def test_mixed_dtypes_share_motifs_and_round_each_to_its_own() -> None:
 
 
 def test_empty_and_scalar_parameters() -> None:
-    model = nn.Module()
+    model: Any = nn.Module()
     model.empty = nn.Parameter(torch.empty(0, 4))
     model.scale = nn.Parameter(torch.tensor(2.5))
     model.weight = nn.Parameter(torch.randn(10))
@@ -162,7 +163,7 @@ def test_huge_and_subnormal_weights() -> None:
 
 
 def test_the_original_of_a_parametrization_is_projected() -> None:
-    model = nn.Sequential(nn.Linear(16, 12), nn.Linear(12, 4))
+    model: Any = nn.Sequential(nn.Linear(16, 12), nn.Linear(12, 4))
     attach_quantizers(model, 4)
     stats = MoMos(4, k=5)(model)
     assert stats.n == 16 * 12 + 12 + 12 * 4 + 4
@@ -172,7 +173,7 @@ def test_the_original_of_a_parametrization_is_projected() -> None:
 
 
 def test_parametrizations_with_several_originals() -> None:
-    model = parametrizations.weight_norm(nn.Linear(16, 12))
+    model: Any = parametrizations.weight_norm(nn.Linear(16, 12))
     targets, _ = find_targets(model)
     assert [each.name for each in targets] == [
         "bias", "parametrizations.weight.original0", "parametrizations.weight.original1",
@@ -200,7 +201,7 @@ def test_plain_names(name: str, plain: str) -> None:
 
 
 def test_include_and_exclude_narrow_the_choice_by_plain_name() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8))
+    model: Any = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8))
     attach_quantizers(model[0], 8)
 
     def names(**patterns: object) -> list[str]:
@@ -215,23 +216,23 @@ def test_include_and_exclude_narrow_the_choice_by_plain_name() -> None:
 
 
 def test_a_tied_parameter_matches_by_any_of_its_names() -> None:
-    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    model: Any = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
     model[1].weight = model[0].weight
     assert [each.name for each in find_targets(model, include="1.*")[0]] == ["0.weight"]
 
 
 def test_a_compiled_model_is_projected_and_sees_it() -> None:
     torch.manual_seed(5)
-    model = nn.Linear(8, 8)
-    compiled = torch.compile(model, backend="eager")
+    model: Any = nn.Linear(8, 8)
+    compiled: Any = torch.compile(model, backend="eager")
     compiled(torch.ones(1, 8))
-    stats = MoMos(4, k=2)(compiled)  # type: ignore[arg-type]
+    stats = MoMos(4, k=2)(compiled)
     assert [span.name for span in stats.mosaic.spans] == ["weight", "bias"]  # type: ignore[union-attr]
     assert torch.equal(compiled(torch.ones(1, 8)), model(torch.ones(1, 8)))
 
 
 def test_nothing_but_parameters_changes() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+    model: Any = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
     model(torch.randn(16, 8))
     buffers = {name: each.clone() for name, each in model.named_buffers()}
     training, keys = model.training, list(model.state_dict())
@@ -245,7 +246,7 @@ def test_nothing_but_parameters_changes() -> None:
 @needs_cuda
 def test_devices_may_be_mixed_and_do_not_matter() -> None:
     torch.manual_seed(6)
-    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model: Any = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     mixed, whole = copy.deepcopy(model), copy.deepcopy(model).cuda()
     mixed[1].cuda()
     expected = MoMos(4, capacity=0.1)(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -28,14 +29,14 @@ def test_values_are_the_formulas(bits: int) -> None:
     expected = scale * torch.clamp(torch.round(weights / scale), -levels, levels)
     got = fake_quantize(weights, bits)
     assert torch.equal(got, expected)
-    assert len(got.unique()) <= 2 * levels + 1
+    assert len(torch.unique(got)) <= 2 * levels + 1
     assert float((got - weights).abs().max()) <= float(scale) / 2 * (1 + 1e-5)
 
 
 def test_rounding_has_gradient_one_and_the_scale_is_a_constant() -> None:
     weights = torch.tensor([[-1.0, 0.26], [0.4, 0.9]], requires_grad=True)
     factors = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    (fake_quantize(weights, 3) * factors).sum().backward()
+    torch.autograd.backward((fake_quantize(weights, 3) * factors).sum())
     assert weights.grad is not None
     assert torch.allclose(weights.grad, factors)
 
@@ -55,7 +56,7 @@ def test_bits_out_of_range(bits: int) -> None:
         attach_quantizers(nn.Linear(2, 2), bits)
 
 
-def small_model() -> nn.Module:
+def small_model() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4), nn.Linear(4, 3))
 
@@ -75,7 +76,7 @@ def test_attaching_covers_trainable_weights_but_no_bias() -> None:
 
 
 def test_exclusion_tokens_match_in_any_case() -> None:
-    model = nn.ModuleDict({"Head": nn.Linear(2, 2), "body": nn.Linear(2, 2)})
+    model: Any = nn.ModuleDict({"Head": nn.Linear(2, 2), "body": nn.Linear(2, 2)})
     assert attach_quantizers(model, 4, exclude=["head"]).attached == 1
     assert not hasattr(model["Head"], "parametrizations")
 
@@ -123,7 +124,7 @@ def test_removing_gives_plain_parameters_and_leaves_copies_alone(keep: bool) -> 
 
 
 def test_removing_refuses_a_weight_with_other_parametrizations() -> None:
-    model = nn.Sequential(nn.Linear(3, 3))
+    model: Any = nn.Sequential(nn.Linear(3, 3))
     attach_quantizers(model, 4)
     nn.utils.parametrizations.orthogonal(model[0])
     with pytest.raises(InvalidArgumentError, match="weight of '0'"):
@@ -132,7 +133,7 @@ def test_removing_refuses_a_weight_with_other_parametrizations() -> None:
 
 def test_training_with_few_bits_learns() -> None:
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
+    model: Any = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
     attach_quantizers(model, 3)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     inputs = torch.randn(256, 4)
@@ -149,9 +150,9 @@ def test_training_with_few_bits_learns() -> None:
 
 
 def test_quantised_weights_compile_into_one_graph() -> None:
-    model = nn.Linear(4, 4)
+    model: Any = nn.Linear(4, 4)
     attach_quantizers(model, 4)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
     inputs = torch.randn(2, 4)
     assert torch.equal(compiled(inputs), model(inputs))
 

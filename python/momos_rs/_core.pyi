@@ -221,6 +221,70 @@ def distinct_blocks(
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
 
+@final
+class CtmTable:
+    @staticmethod
+    def strings() -> CtmTable: ...
+    @staticmethod
+    def squares() -> CtmTable: ...
+    @staticmethod
+    def from_pickle(data: bytes, alphabet: int) -> CtmTable: ...
+    def __contains__(self, width: int) -> bool: ...
+    def complexity(self, width: int, digits: str) -> float | None: ...
+    def missing(self, width: int) -> float: ...
+    def known(self, width: int) -> int: ...
+    def bdm_range(self, width: int, blocks: int) -> tuple[float, float]: ...
+
+@final
+class BlockTally:
+    def blocks(self) -> list[tuple[int, int]]: ...
+    def bdm(self, table: CtmTable) -> tuple[float, int, tuple[int, str] | None]: ...
+    def entropy(self) -> float: ...
+    def items(self) -> list[tuple[int, str, int]]: ...
+
+def narrow_symbols(data: _Bytes, size: int, alphabet: int) -> _Bytes | None: ...
+def count_blocks(
+    values: _Bytes,
+    shape: Sequence[int],
+    alphabet: int,
+    width: int,
+    partition: Literal["ignore", "correlated", "recursive"],
+    parameter: int,
+    *,
+    threads: int | None = None,
+) -> BlockTally | None: ...
+def greatest_entropy(distinct_by_width: Sequence[int]) -> float: ...
+
+@final
+class Perturbation:
+    def __new__(
+        cls,
+        values: _Bytes,
+        shape: Sequence[int],
+        alphabet: int,
+        width: int,
+        partition: Literal["ignore", "correlated", "recursive"],
+        parameter: int,
+        table: CtmTable | None,
+    ) -> Perturbation: ...
+    def run(
+        self, indices: npt.NDArray[np.int64], values: npt.NDArray[np.int64], keep: bool
+    ) -> npt.NDArray[np.float64]: ...
+
+def tiled_complexity(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
+def quantiles(
+    data: _Bytes, dtype: str, qs: Sequence[float], *, threads: int | None = None
+) -> list[float]: ...
+
 # ---- grid
 
 @final
@@ -261,6 +325,14 @@ def quantise_to_grid(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> GridTensor: ...
+def estimate_grid(
+    tensor: _Bytes,
+    dtype: str,
+    geometry: GridGeometry,
+    step: float,
+    *,
+    threads: int | None = None,
+) -> float: ...
 def decode_grid(
     stream: _Bytes,
     elements: int,

@@ -105,7 +105,7 @@ def local_part(name: str, parameter: nn.Parameter) -> LocalPart:
     """
     if not _is_dtensor(parameter):
         return LocalPart(parameter.detach(), ((0, parameter.numel()),), sharded=False)
-    local = parameter.detach().to_local()  # type: ignore[operator]
+    local: Tensor = parameter.detach().to_local()  # type: ignore[attr-defined]
     dimension = _sharded_mesh_dimension(name, parameter)
     if dimension is None:
         return LocalPart(local, ((0, parameter.numel()),), sharded=False)

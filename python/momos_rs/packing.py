@@ -196,7 +196,7 @@ def pack(model: Model, *, progress: Progress | None = None, **options: Any) -> b
         InvalidArgumentError: If an option is out of its range.
     """
     target = io.BytesIO()
-    _pack(_as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
+    _pack(as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
     return target.getvalue()
 
 
@@ -255,9 +255,9 @@ def save(model: Model, target: PathLike, *, overwrite: bool = False, **options: 
     if target.suffix != ARCHIVE_SUFFIX:
         if options:
             raise InvalidArgumentError(f"{', '.join(options)}: only .momos files are packed")
-        checkpoint.write(target, _as_checkpoint(model), overwrite=overwrite)
+        checkpoint.write(target, as_checkpoint(model), overwrite=overwrite)
         return
-    _pack(_as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
+    _pack(as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
 
 
 def unpack(archive: bytes, *, max_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -441,7 +441,8 @@ def _options(options: Mapping[str, Any]) -> PackOptions:
         ) from None
 
 
-def _as_checkpoint(model: Model) -> Checkpoint:
+def as_checkpoint(model: Model) -> Checkpoint:
+    """The model as a checkpoint."""
     return model if isinstance(model, Checkpoint) else checkpoint.from_state_dict(model)
 
 
@@ -460,7 +461,7 @@ def _pack(
     watch: Stopwatch,
 ) -> PackReport:
     with watch.phase("select"):
-        copies = _find_copies(model)
+        copies = find_copies(model)
         decisions, members = _select(model, options, copies, options.block_size)
     with watch.phase("mosaic"):
         found = _find_exact(model, members, options, copies, progress)
@@ -549,7 +550,7 @@ def _find_exact(
     return None if mosaic is None else (mosaic, decisions, members)
 
 
-def _find_copies(model: Checkpoint) -> dict[int, int]:
+def find_copies(model: Checkpoint) -> dict[int, int]:
     """Bases that equal an earlier one, with that one's index."""
     originals: dict[tuple[str, int, str], int] = {}
     copies = {}

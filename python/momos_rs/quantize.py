@@ -39,7 +39,7 @@ class _StraightThroughRound(torch.autograd.Function):
         return torch.round(values).clamp(-levels, levels)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: object,  # noqa: ARG004
         gradient: Tensor,
     ) -> tuple[Tensor, None]:
@@ -179,7 +179,7 @@ def remove_quantizers(model: nn.Module, *, keep_quantized: bool = False) -> int:
         if _quantizer_of(module) is not None
     ]
     for name, module in quantized:
-        if len(module.parametrizations["weight"]) > 1:  # type: ignore[index,union-attr,arg-type]
+        if len(module.parametrizations["weight"]) > 1:
             raise InvalidArgumentError(
                 f"the weight of {name!r} has parametrizations besides its quantiser; take those "
                 "off first"
@@ -192,7 +192,7 @@ def remove_quantizers(model: nn.Module, *, keep_quantized: bool = False) -> int:
 def _quantizer_of(module: nn.Module) -> FakeQuantizer | None:
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    chain = module.parametrizations["weight"]  # type: ignore[index,union-attr]
+    chain = module.parametrizations["weight"]  # type: ignore[index]
     return next((each for each in chain if isinstance(each, FakeQuantizer)), None)
 
 

@@ -135,8 +135,6 @@ pub fn scatter<T: Working>(
         )));
     }
     let block_bytes = block_size * float.size();
-    let mut table = vec![0u8; motifs.len() * float.size()];
-    T::write_bytes(motifs, &mut table, float);
     let count = motifs.len() / block_size;
 
     let mut out = vec![0u8; elements * float.size()];
@@ -152,8 +150,8 @@ pub fn scatter<T: Working>(
                         "the mosaic names motif {index}, but there are {count}"
                     )));
                 }
-                let motif = &table[index * block_bytes..][..block_bytes];
-                slot.copy_from_slice(&motif[..slot.len()]);
+                // The padding of the last block is cut off by the shorter slot.
+                T::write_bytes(&motifs[index * block_size..][..block_size], slot, float);
             }
             monitor.advance((bytes.len() / float.size()) as u64);
             Ok(())

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use momos_core::codec::grid::geometry::Geometry;
+use momos_core::codec::grid::stream as grid;
 use momos_core::codec::indices;
 use momos_core::codec::motif_tree::MotifTree;
 use momos_core::codec::paths::{self, Effort};
@@ -197,6 +199,43 @@ fn floats_survive() {
                 float_coder::decode(&mutated, &rest, elements, size, &Monitor::new());
             if let Ok(data) = decoded {
                 assert_eq!(data.len(), elements * size);
+            }
+        }
+    });
+}
+
+#[test]
+fn grids_survive() {
+    fuzz(6, |random| {
+        let (rows, columns) = (1 + random.below(40), 1 + random.below(40));
+        let elements = rows * columns;
+        let values: Vec<f64> = (0..elements)
+            .map(|_| (random.below(2001) as f64 - 1000.0) / 300.0)
+            .collect();
+        let lags = (0..random.below(4))
+            .map(|_| 1 + random.below(rows))
+            .collect();
+        let options = grid::Options {
+            geometry: Geometry {
+                elements,
+                columns,
+                transposed: random.below(2) == 0,
+                within: random.below(2) == 0,
+                lags,
+                period: 1 + random.below(4),
+            },
+            state_bits: [0, 2, 6, 8][random.below(4)],
+            step: [1e-3, 0.1, 2.0][random.below(3)],
+            economy: 1.0,
+        };
+        let monitor = Monitor::new();
+        let multiples = grid::quantise(&values, None, &options, &monitor).unwrap();
+        let stream = grid::encode(&multiples, &monitor).unwrap();
+        for _ in 0..8 {
+            let (mutated, elements) = (random.mutate(&stream), announced(random, elements));
+            if let Ok(decoded) = grid::decode(&mutated, elements, &monitor) {
+                let size = FloatType::F16.size();
+                assert_eq!(decoded.to_bytes(FloatType::F16).len(), elements * size);
             }
         }
     });

@@ -11,6 +11,9 @@ use pyo3::prelude::*;
 use crate::arrays::{Bytes, contiguous, float_type};
 use crate::runtime::{invalid_argument, run, to_python_error};
 
+/// Bytes made for Python.
+type ByteArray<'py> = Bound<'py, PyArray1<u8>>;
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(digest, module)?)?;
     module.add_function(wrap_pyfunction!(canonical_order, module)?)?;
@@ -158,7 +161,7 @@ fn encode_floats<'py>(
     py: Python<'py>,
     data: Bytes<'py>,
     size: usize,
-) -> PyResult<(Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u8>>)> {
+) -> PyResult<(ByteArray<'py>, ByteArray<'py>)> {
     let data = contiguous(&data)?;
     let (modelled, planes) = run(py, None, None, |monitor| {
         float_coder::encode(data, size, monitor)

@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from momos_rs import defaults
-from momos_rs.complexity import ComplexityReport, measure
+from momos_rs.bitplanes import BITS, PERCENTILE
+from momos_rs.complexity import (
+    MEASURES,
+    NON_FINITE,
+    RANDOM_BASELINES,
+    ComplexityReport,
+    WeightSet,
+    collect_weights,
+    measure,
+)
+from momos_rs.complexity.collection import expand_models, short_names
+from momos_rs.complexity.measuring import SAMPLE, SEEDS
+from momos_rs.complexity.tables import format_figure, model_row, tensor_rows, to_csv
+from momos_rs.files import check_target, replacing
 
 from .console import (
     debug_option,
+    format_bytes,
     format_count,
     format_percent,
     format_table,
     json_option,
     print_json,
     progress_bar,
+    quiet_option,
 )
 
 __all__ = ["complexity"]
 
+MEBIBYTE = 1 << 20
+
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("models", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--measure",
+    "measures",
+    multiple=True,
+    type=click.Choice(MEASURES),
+    help="What to measure (repeatable); everything by default. bdm includes block entropy.",
+)
+@click.option(
+    "--skip",
+    multiple=True,
+    type=click.Choice(MEASURES),
+    help="What not to measure (repeatable).",
+)
+@click.option(
+    "--baseline",
+    metavar="MODEL|gaussian|shuffled",
+    help="Compare with another checkpoint, such as the one at initialisation; with normal weights "
+    "of each tensor's mean and deviation; or with each tensor's weights permuted.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=SEEDS,
+    show_default=True,
+    help="Random baselines to average.",
+)
+@click.option("--per-tensor", is_flag=True, help="Show every tensor, compressors included.")
+@click.option(
+    "--over-time", is_flag=True, help="The MODELS are checkpoints of one training run, in order."
+)
 @click.option(
     "-s",
     "--block-size",
@@ -40,52 +89,263 @@ __all__ = ["complexity"]
     show_default=True,
     help="Motifs per block of the mosaic bound.",
 )
-@click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
+@click.option(
+    "--bits",
+    type=click.IntRange(1, 16),
+    default=BITS,
+    show_default=True,
+    help="Bits per weight of the quantised bit-planes.",
+)
+@click.option("--robust", is_flag=True, help="Quantise between percentiles, not the extremes.")
+@click.option(
+    "--percentile",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=PERCENTILE,
+    show_default=True,
+    help="Central share of the weights, in percent, that --robust keeps.",
+)
+@click.option(
+    "--non-finite",
+    type=click.Choice(NON_FINITE),
+    default="error",
+    show_default=True,
+    help="What to do about tensors with NaN or infinities.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=SAMPLE // MEBIBYTE,
+    show_default=True,
+    metavar="MIB",
+    help="Most MiB of weights that bz2 and lzma are given; 0 for all.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Number of threads; all cores by default. Does not change the figures.",
+)
+@click.option("--allow-pickle", is_flag=True, help="Let models run their own code as they load.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write a CSV file.")
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path),
+    help="Draw pictures into a .png, .svg or .pdf file.",
+)
+@click.option(
+    "--html", "html_path", type=click.Path(path_type=Path), help="Write one page of everything."
+)
+@click.option("--force", is_flag=True, help="Replace existing files.")
 @json_option
+@quiet_option
 @debug_option
 def complexity(
-    model: Path, block_size: int, capacity: float, allow_pickle: bool, as_json: bool
+    models: tuple[Path, ...],
+    measures: tuple[str, ...],
+    skip: tuple[str, ...],
+    baseline: str | None,
+    per_tensor: bool,
+    over_time: bool,
+    sample: int,
+    allow_pickle: bool,
+    csv_path: Path | None,
+    plot_path: Path | None,
+    html_path: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
-    """Measure the algorithmic complexity of the weights of MODEL."""
-    with progress_bar(enabled=not as_json) as progress:
-        report = measure(
-            model,
-            block_size=block_size,
-            capacity=capacity,
+    """Measure the algorithmic complexity of the weights of MODELS.
+
+    MODELS are checkpoints, .momos archives, or folders of them. Measured are the trainable
+    parameters: integer tensors and running statistics of normalisation layers are left out.
+    """
+    targets = [path for path in (csv_path, plot_path, html_path) if path is not None]
+    for target in targets:
+        check_target(target, overwrite=force)
+    paths = expand_models(models)
+    chosen = [each for each in measures or MEASURES if each not in skip]
+    with progress_bar(enabled=not (quiet or as_json)) as progress:
+        reports = _measure_all(
+            paths,
+            progress,
+            measures=chosen,
+            baseline=_baseline(baseline, allow_pickle=allow_pickle),
+            per_tensor_compression=per_tensor,
+            sample=sample * MEBIBYTE or None,
             allow_pickle=allow_pickle,
-            progress=progress,
+            **options,
         )
+    _write_files(reports, csv_path, plot_path, html_path, per_tensor, over_time, force)
     if as_json:
-        print_json(report.to_dict())
-    else:
-        click.echo(render(report))
+        print_json(
+            [report.to_dict() for report in reports] if len(paths) > 1 else reports[0].to_dict()
+        )
+    elif not quiet:
+        click.echo(render(reports, per_tensor=per_tensor))
 
 
-def render(report: ComplexityReport) -> str:
-    """The report for people."""
-    rows = [("weights (n)", format_count(report.n))]
-    if report.sparsity is not None:
-        rows.append(("sparsity", format_percent(report.sparsity)))
-    if report.l2 is not None:
-        rows.append(("L2 norm", f"{report.l2:.6g}"))
-    if report.signs is not None:
-        rows += [
-            ("BDM of the signs, 1-D", f"{report.signs.bdm:,.1f} bits"),
-            ("block entropy (of 12 bits)", f"{report.signs.entropy:.4f} bits"),
-            ("corrected (Miller-Madow)", f"{report.signs.entropy_corrected:.4f} bits"),
-            ("distinct blocks of 4,096", format_count(report.signs.distinct)),
-        ]
-    rows += [
-        (f"{each.name} ratio of the {each.of}", f"{each.ratio:.4f}") for each in report.compression
+def _baseline(baseline: str | None, *, allow_pickle: bool) -> str | WeightSet | None:
+    """A checkpoint is opened once, however many models there are."""
+    if baseline is None or baseline in RANDOM_BASELINES:
+        return baseline
+    return collect_weights(baseline, allow_pickle=allow_pickle)
+
+
+def _measure_all(
+    paths: Sequence[Path],
+    progress: Callable[[str, int, int], object] | None,
+    **options: Any,
+) -> list[ComplexityReport]:
+    reports = []
+    for index, (path, name) in enumerate(zip(paths, short_names(paths), strict=True)):
+        label = f"{index + 1} of {len(paths)}" if len(paths) > 1 else "measure"
+
+        def show(_phase: str, done: int, total: int, label: str = label) -> None:
+            if progress is not None:
+                progress(label, done, total)
+
+        reports.append(measure(path, name=name, progress=show, **options))
+    return reports
+
+
+def _write_files(
+    reports: Sequence[ComplexityReport],
+    csv_path: Path | None,
+    plot_path: Path | None,
+    html_path: Path | None,
+    per_tensor: bool,
+    over_time: bool,
+    force: bool,
+) -> None:
+    if csv_path is not None:
+        rows = [row for each in reports for row in tensor_rows(each)] if per_tensor else []
+        text = to_csv(rows or [model_row(each) for each in reports])
+        with replacing(csv_path, overwrite=force) as file:
+            file.write(text.encode())
+    if plot_path is not None:
+        from momos_rs.plots import save_pictures
+
+        save_pictures(reports, plot_path, over_time=over_time, overwrite=force)
+    if html_path is not None:
+        from momos_rs.complexity.page import render_page
+
+        page = render_page(reports, over_time=over_time)
+        with replacing(html_path, overwrite=force) as file:
+            file.write(page.encode())
+
+
+def render(reports: Sequence[ComplexityReport], *, per_tensor: bool = False) -> str:
+    """The reports for people."""
+    if len(reports) > 1 and not per_tensor:
+        return _render_many(reports)
+    return "\n\n".join(_render_one(report, per_tensor=per_tensor) for report in reports)
+
+
+def _render_many(reports: Sequence[ComplexityReport]) -> str:
+    """A row for each model, of what tells models of different sizes apart."""
+    columns = {
+        "n": "n",
+        "bdm": "BDM",
+        "bdm / random": "/random",
+        "entropy corrected": "entropy",
+        "bdm2d": "BDM 4x4",
+        "bdm2d / random": "/random",
+        "qubd": "QuBD",
+        "gzip of weights": "gzip",
+        "zstd of weights": "zstd",
+        "bound ratio": "bound",
+    }
+    lines = []
+    if all(report.baseline is not None for report in reports):
+        assert reports[0].baseline is not None
+        source = reports[0].baseline.source
+        columns |= {f"{each} / {source}": f"{each}/base" for each in ("bdm", "bdm2d", "qubd")}
+        lines.append(f"base: {source}")
+    rows = [model_row(report) for report in reports]
+    shown = [column for column in columns if any(column in row for row in rows)]
+    cells = [
+        [str(row["model"]), *(_cell(column, row.get(column)) for column in shown)] for row in rows
     ]
+    header = ["model", *(columns[column] for column in shown)]
+    return "\n\n".join([format_table(cells, header=header), *lines])
+
+
+def _cell(column: str, value: str | int | float | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else format_figure(column, value)
+
+
+def _render_one(report: ComplexityReport, *, per_tensor: bool) -> str:
+    rows = [("weights (n)", format_count(report.n), format_bytes(report.nbytes))]
+    if report.sparsity is not None:
+        rows.append(("sparsity", format_percent(report.sparsity), ""))
+    if report.l2 is not None:
+        rows.append(("L2 norm", f"{report.l2:.6g}", ""))
+    for blocks, what, size in (
+        (report.signs, "signs, 1-D", "12 bits"),
+        (report.sign_plane, "signs, 4x4", "16 bits"),
+    ):
+        if blocks is not None:
+            seen = f"{blocks.distinct:,} of {blocks.possible:,} blocks seen"
+            rows += [
+                (f"BDM of {what}", f"{blocks.bdm:,.1f} bits", seen),
+                ("  over random bits", f"{blocks.random_ratio:.6f}", ""),
+                (f"  entropy per {size}", f"{blocks.entropy:.5f} bits", ""),
+                ("  corrected (Miller-Madow)", f"{blocks.entropy_corrected:.5f} bits", ""),
+            ]
+    if report.qubd is not None:
+        tensors = f"{report.qubd.measured} of {len(report.tensors)} tensors"
+        rows.append((f"QuBD, {report.qubd.bits} bits", f"{report.qubd.total:,.1f} bits", tensors))
+    for each in report.compression:
+        given = f"of {format_bytes(each.bytes_in)}{', a sample' if each.sampled else ''}"
+        rows.append((f"{each.name} ratio of {each.of}", f"{each.ratio:.4f}", given))
     if report.bound is not None:
+        bound = report.bound
         rows.append(
             (
-                f"mosaic bound (s={report.bound.block_size}, c={report.bound.capacity:g})",
-                f"{format_count(report.bound.bits)} bits",
+                f"mosaic bound, s={bound.block_size}, c={bound.capacity:g}",
+                f"{format_count(bound.bits)} bits",
+                f"{format_percent(bound.ratio)} of the weights, k={bound.motifs:,}",
             )
         )
     parts = [report.source, format_table(rows)]
+    if report.baseline is not None:
+        parts.append(_render_baseline(report))
+    if per_tensor:
+        parts.append(_render_tensors(report))
+    notes = list(report.notes)
     if report.left_out:
-        parts.append(f"  left out: {len(report.left_out)} tensors that are no parameters")
+        reasons = sorted({each.reason for each in report.left_out})
+        shown = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
+        notes.append(f"{len(report.left_out)} tensors left out ({shown})")
+    if notes:
+        parts.append("\n".join(f"  note: {note}" for note in notes))
     return "\n\n".join(parts)
+
+
+def _render_baseline(report: ComplexityReport) -> str:
+    assert report.baseline is not None
+    rows = [
+        (
+            each.figure,
+            f"{each.ratio:.5f}",
+            f"{each.baseline:,.5g}",
+            f"{each.spread:.2g}" if report.baseline.seeds > 1 else "",
+        )
+        for each in report.baseline.ratios
+    ]
+    return format_table(rows, header=(f"against {report.baseline.source}", "ratio", "it has", "+-"))
+
+
+def _render_tensors(report: ComplexityReport) -> str:
+    rows = tensor_rows(report)
+    hidden = ("model", "entropy", "entropy2d", "bound bits", "entropy2d corrected")
+    shown = [
+        column
+        for column in dict.fromkeys(name for row in rows for name in row)
+        if column not in hidden and not ("[" in column and report.baseline is not None)
+    ]
+    return format_table([[_cell(c, row.get(c)) for c in shown] for row in rows], header=shown)

@@ -21,7 +21,11 @@ from .console import (
 __all__ = ["info"]
 
 
-_INDEX_CODINGS = {"prefix": "prefix code", "path": "adaptive paths in a tree of motifs"}
+_INDEX_CODINGS = {
+    "prefix": "prefix code",
+    "path": "adaptive paths in a tree of motifs",
+    "grid": "coordinates (structured motifs)",
+}
 
 
 @click.command()

@@ -11,31 +11,45 @@ from types import ModuleType
 from typing import Any
 
 from .compression import COMPRESSORS, Compression
-from .measuring import MEASURES, measure
+from .controls import RANDOM_BASELINES, figures_of, random_baseline
+from .measuring import MEASURES, NON_FINITE, measure
 from .report import (
+    BaselineComparison,
     BlockComplexity,
     ComplexityReport,
     MosaicBound,
     QubdComplexity,
+    Ratio,
     TensorComplexity,
+    TensorRatios,
 )
+from .tracker import ComplexityTracker, TrackedComplexity
 from .weights import LeftOut, Source, WeightSet, WeightTensor, collect_weights
 
 __all__ = [
     "COMPRESSORS",
     "MEASURES",
+    "NON_FINITE",
+    "RANDOM_BASELINES",
+    "BaselineComparison",
     "BlockComplexity",
     "ComplexityReport",
+    "ComplexityTracker",
     "Compression",
     "LeftOut",
     "MosaicBound",
     "QubdComplexity",
+    "Ratio",
     "Source",
     "TensorComplexity",
+    "TensorRatios",
+    "TrackedComplexity",
     "WeightSet",
     "WeightTensor",
     "collect_weights",
+    "figures_of",
     "measure",
+    "random_baseline",
 ]
 
 

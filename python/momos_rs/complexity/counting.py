@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from momos_rs import _core
 
 from .report import BlockComplexity
 
-__all__ = ["BitStream", "complexity_of_counts"]
+__all__ = ["BitStream", "complexity_of_counts", "random_bdm", "randomness_z"]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Counts: TypeAlias = "npt.NDArray[np.uint64]"
@@ -26,16 +27,67 @@ def complexity_of_counts(counts: Counts, bits: int) -> BlockComplexity:
         bits: Bits of the object.
     """
     blocks, distinct, plain, corrected = _core.block_entropy(counts)
+    bdm = _core.bdm_of_counts(counts, _table(counts.size))
+    random = random_bdm(blocks, counts.size)
     return BlockComplexity(
         bits=bits,
         blocks=blocks,
         distinct=distinct,
         possible=counts.size,
-        bdm=_core.bdm_of_counts(counts, _table(counts.size)),
+        bdm=bdm,
         entropy=plain,
         entropy_corrected=corrected,
         saturation=distinct / counts.size,
+        random_bdm=random,
+        random_ratio=bdm / random if blocks else 1.0,
+        randomness_z=randomness_z(plain, blocks, counts.size),
     )
+
+
+@lru_cache(maxsize=1024)
+def random_bdm(blocks: int, possible: int) -> float:
+    """Expected BDM of blocks that are drawn uniformly, as those of fair coin flips are.
+
+    Args:
+        blocks: Number of blocks drawn.
+        possible: Number of blocks there are: 4,096 strings or 65,536 squares.
+    """
+    if blocks == 0:
+        return 0.0
+    # The count of one block is binomial; what is more than 12 deviations off does not matter.
+    mean = blocks / possible
+    reach = 12 * math.sqrt(mean) + 40
+    counts = np.arange(max(1, int(mean - reach)), min(blocks, int(mean + reach)) + 1)
+    log_chance = (
+        math.lgamma(blocks + 1)
+        - _log_factorial(counts)
+        - _log_factorial(blocks - counts)
+        - counts * math.log(possible)
+        + (blocks - counts) * math.log1p(-1 / possible)
+    )
+    chance = np.exp(log_chance)
+    seen = float(chance.sum())
+    logarithm = float((chance * np.log2(counts)).sum())
+    return float(_table(possible).sum()) * seen + possible * logarithm
+
+
+def randomness_z(entropy: float, blocks: int, possible: int) -> float | None:
+    """Standard score of the G-test of counts against uniform ones.
+
+    For uniform blocks ``G = 2 blocks (log2(possible) - entropy) ln 2`` is chi-squared with
+    ``possible - 1`` degrees of freedom.
+
+    Returns:
+        None below 5 blocks for each possible one, where that does not hold.
+    """
+    if blocks < 5 * possible:
+        return None
+    statistic = 2 * blocks * (math.log2(possible) - entropy) * math.log(2)
+    return (statistic - (possible - 1)) / math.sqrt(2 * (possible - 1))
+
+
+def _log_factorial(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    return np.array([math.lgamma(number + 1) for number in numbers.tolist()])
 
 
 @cache

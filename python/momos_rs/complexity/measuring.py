@@ -13,12 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from momos_rs import _core, defaults
-from momos_rs.bitplanes import level_planes, matrix_columns
+from momos_rs.bitplanes import (
+    BITS,
+    PERCENTILE,
+    check_quantisation,
+    level_planes,
+    matrix_columns,
+    quantisation_range,
+)
 from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.mosaic import mosaic_bound, motif_count
 
-from .compression import COMPRESSORS, Compression, StreamCompressor
+from .compression import COMPRESSORS, SLOW_COMPRESSORS, Compression, StreamCompressor
+from .controls import RANDOM_BASELINES, RandomBaseline, compare, notes_on, random_baseline
 from .counting import BitStream, complexity_of_counts
 from .report import (
     ComplexityReport,
@@ -28,7 +36,7 @@ from .report import (
 )
 from .weights import Source, WeightSet, WeightTensor, collect_weights
 
-__all__ = ["MEASURES", "NON_FINITE", "SAMPLE", "Measure", "NonFinite", "measure"]
+__all__ = ["MEASURES", "NON_FINITE", "SAMPLE", "SEEDS", "Measure", "NonFinite", "measure"]
 
 Measure: TypeAlias = Literal[
     "sparsity", "norm", "bdm", "bdm2d", "qubd", "bound", "gzip", "bz2", "lzma", "zstd"
@@ -53,11 +61,11 @@ NonFinite: TypeAlias = Literal["error", "skip", "zero"]
 
 NON_FINITE: tuple[NonFinite, ...] = ("error", "skip", "zero")
 
+SEEDS = 3
+"""Random baselines that are averaged by default."""
+
 SAMPLE = 16 << 20
 """Most bytes that the slow compressors are given by default."""
-
-BITS = 8
-PERCENTILE = 99.9
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Progress: TypeAlias = "Callable[[str, int, int], object]"
@@ -97,6 +105,8 @@ def measure(
     percentile: float = PERCENTILE,
     sample: int | None = SAMPLE,
     per_tensor_compression: bool = False,
+    baseline: RandomBaseline | Source | None = None,
+    seeds: int = SEEDS,
     non_finite: NonFinite = "error",
     name: str | None = None,
     allow_pickle: bool = False,
@@ -120,6 +130,10 @@ def measure(
         percentile: The central share of the weights, in percent, that ``robust`` keeps.
         sample: Most bytes that bz2 and lzma are given; None for all.
         per_tensor_compression: Also compress every tensor by itself.
+        baseline: What to compare with: ``"gaussian"`` or ``"shuffled"`` (see
+            :func:`momos_rs.complexity.random_baseline`), or another source, such as the
+            checkpoint at initialisation. The slow compressors are not run on it.
+        seeds: Random baselines to average.
         non_finite: What to do about tensors with NaN or infinities.
         name: What to call the source in the report.
         allow_pickle: Whether a checkpoint file that needs code of its own may run it.
@@ -127,12 +141,14 @@ def measure(
         progress: Called while work goes on.
 
     Raises:
-        InvalidArgumentError: If an argument is out of its range, the source has no weights, or a
-            tensor is not finite and ``non_finite`` is ``"error"``.
+        InvalidArgumentError: If an argument is out of its range, the source has no weights, a
+            tensor is not finite and ``non_finite`` is ``"error"``, or a baseline checkpoint has
+            no tensor in common with the model.
         MomosError: Whatever reading a file raises.
         OSError: If a file cannot be read.
     """
     start = time.perf_counter()
+    check_quantisation(bits, percentile)
     options = _Options(
         measures=_checked(measures),
         block_size=block_size,
@@ -145,9 +161,41 @@ def measure(
         non_finite=_one_of(non_finite),
         threads=threads,
     )
+    if seeds < 1:
+        raise InvalidArgumentError(f"seeds must be at least 1, not {seeds}")
+    show = progress or (lambda _phase, _done, _total: None)
     weights = collect_weights(source, name=name, allow_pickle=allow_pickle)
-    report = _Measurement(weights, options).run(progress or (lambda _phase, _done, _total: None))
-    return replace(report, seconds=time.perf_counter() - start)
+    report = _Measurement(weights, options).run(show)
+    if baseline is not None:
+        others = _baselines(baseline, weights, seeds, allow_pickle=allow_pickle)
+        fast = replace(options, measures=options.measures - set(SLOW_COMPRESSORS))
+        measured = [_Measurement(other, fast).run(show) for other in others]
+        kind = baseline if _is_random(baseline) else "checkpoint"
+        comparison = compare(
+            report,
+            measured,
+            kind=str(kind),
+            source=str(kind) if _is_random(baseline) else others[0].source,
+        )
+        if not comparison.tensors:
+            raise InvalidArgumentError(
+                f"{others[0].source} has no tensor in common with {report.source}"
+            )
+        report = replace(report, baseline=comparison)
+    return replace(report, notes=notes_on(report), seconds=time.perf_counter() - start)
+
+
+def _is_random(baseline: object) -> bool:
+    return isinstance(baseline, str) and baseline in RANDOM_BASELINES
+
+
+def _baselines(
+    baseline: RandomBaseline | Source, weights: WeightSet, seeds: int, *, allow_pickle: bool
+) -> list[WeightSet]:
+    for kind in RANDOM_BASELINES:
+        if isinstance(baseline, str) and baseline == kind:
+            return [random_baseline(weights, kind, seed) for seed in range(seeds)]
+    return [collect_weights(baseline, allow_pickle=allow_pickle)]
 
 
 def _checked(measures: Sequence[str] | None) -> frozenset[str]:
@@ -269,15 +317,7 @@ class _Measurement:
             totals.plane_bits += tensor.numel
             sign_plane = complexity_of_counts(counts, tensor.numel)
         if "qubd" in wanted and columns is not None:
-            qubd = level_planes(
-                data,
-                tensor.dtype,
-                columns,
-                bits=options.bits,
-                robust=options.robust,
-                percentile=options.percentile,
-                threads=options.threads,
-            )
+            qubd = self._level_planes(tensor, data, columns)
             totals.levels += qubd
             totals.measured_levels += 1
         return TensorComplexity(
@@ -292,6 +332,20 @@ class _Measurement:
             qubd=qubd,
             bound=self._bound((tensor,)) if "bound" in wanted and tensor.numel else None,
             compression=self._compress(data) if options.per_tensor_compression else (),
+        )
+
+    def _level_planes(self, tensor: WeightTensor, data: Bytes, columns: int) -> tuple[float, ...]:
+        options = self._options
+        ends = quantisation_range(
+            data,
+            tensor.dtype,
+            robust=options.robust,
+            percentile=options.percentile,
+            threads=options.threads,
+        )
+        assert ends is not None, "non-finite weights were dealt with when they were read"
+        return level_planes(
+            data, tensor.dtype, columns, options.bits, *ends, threads=options.threads
         )
 
     def _compress(self, data: Bytes) -> tuple[Compression, ...]:
@@ -345,6 +399,7 @@ class _Measurement:
             compression=compression,
             tensors=tensors,
             left_out=weights.left_out,
+            baseline=None,
             notes=(),
             seconds=0.0,
         )

@@ -10,11 +10,14 @@ from .compression import Compression
 from .weights import LeftOut
 
 __all__ = [
+    "BaselineComparison",
     "BlockComplexity",
     "ComplexityReport",
     "MosaicBound",
     "QubdComplexity",
+    "Ratio",
     "TensorComplexity",
+    "TensorRatios",
 ]
 
 
@@ -32,6 +35,11 @@ class BlockComplexity(Record):
         entropy_corrected: The same with the bias correction of Miller and Madow.
         saturation: ``distinct / possible``. At 1 every block has been seen, and more weights move
             only the logarithms of counts.
+        random_bdm: Expected BDM of as many blocks of fair coin flips.
+        random_ratio: ``bdm / random_bdm``; about 1 for random bits, and 1 without blocks.
+        randomness_z: Standard score of the G-test of the counts against coin flips, within a few
+            of 0 for random bits; None below 5 blocks for each possible one, where the test says
+            nothing.
     """
 
     bits: int
@@ -42,6 +50,9 @@ class BlockComplexity(Record):
     entropy: float
     entropy_corrected: float
     saturation: float
+    random_bdm: float
+    random_ratio: float
+    randomness_z: float | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,63 @@ class TensorComplexity(Record):
 
 
 @dataclass(frozen=True)
+class Ratio(Record):
+    """One figure against its baseline.
+
+    Attributes:
+        figure: Its name: ``"bdm"``, ``"entropy"``, ``"bdm2d"``, ``"qubd"``, ``"qubd[7]"`` (a
+            plane), ``"gzip of weights"``, ...
+        value: The figure.
+        baseline: The same of the baseline, averaged over seeds.
+        spread: Standard deviation of the baseline over seeds; 0 for a single one.
+        ratio: ``value / baseline``.
+    """
+
+    figure: str
+    value: float
+    baseline: float
+    spread: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class TensorRatios(Record):
+    """The figures of one tensor against those of the baseline's tensor.
+
+    Attributes:
+        name: Name of the tensor in both.
+        ratios: One for each figure that both have.
+    """
+
+    name: str
+    ratios: tuple[Ratio, ...]
+
+
+@dataclass(frozen=True)
+class BaselineComparison(Record):
+    """A model against a baseline.
+
+    Attributes:
+        kind: ``"checkpoint"``, ``"gaussian"`` (as many weights of each tensor's mean and
+            deviation) or ``"shuffled"`` (each tensor's weights permuted).
+        source: The other checkpoint, or the kind.
+        seeds: Random baselines that were averaged; 1 for a checkpoint.
+        ratios: One for each figure of the model.
+        tensors: The same for each tensor that the baseline has too.
+    """
+
+    kind: str
+    source: str
+    seeds: int
+    ratios: tuple[Ratio, ...]
+    tensors: tuple[TensorRatios, ...]
+
+    def ratio(self, figure: str) -> Ratio | None:
+        """The figure of that name, None if it was not measured."""
+        return next((each for each in self.ratios if each.figure == figure), None)
+
+
+@dataclass(frozen=True)
 class ComplexityReport(Record):
     """Measures of a model; None where not measured.
 
@@ -137,6 +205,7 @@ class ComplexityReport(Record):
         compression: Ratios of the compressors.
         tensors: Measures of each tensor, in order.
         left_out: Tensors that are no trainable parameters, or were skipped.
+        baseline: The figures against those of a baseline, if one was asked for.
         notes: What to keep in mind with these figures.
         seconds: Seconds the measurement took.
     """
@@ -154,6 +223,7 @@ class ComplexityReport(Record):
     compression: tuple[Compression, ...]
     tensors: tuple[TensorComplexity, ...]
     left_out: tuple[LeftOut, ...]
+    baseline: BaselineComparison | None
     notes: tuple[str, ...]
     seconds: float
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import InvalidArgumentError
+from ..errors import CorruptionError, InvalidArgumentError
 from ..files import replacing
 from .log import JsonLines
 from .tensorboard import TensorBoard
@@ -78,8 +78,17 @@ class RunFolder:
         return cast("dict[str, Any]", torch.load(last, map_location="cpu", weights_only=True))
 
     def reopen(self, keep: int, epoch: int) -> None:
-        """Goes on after the first ``keep`` bytes of the log, which tell of that many epochs."""
-        self._log = JsonLines(self.path / LOG_NAME, keep=keep)
+        """Goes on after the first ``keep`` bytes of the log, which tell of that many epochs.
+
+        Raises:
+            CorruptionError: If the log is shorter than that.
+        """
+        log = self.path / LOG_NAME
+        if not log.is_file() or log.stat().st_size < keep:
+            raise CorruptionError(
+                f"{log} lacks epochs that last.pt tells of; --force begins the run anew"
+            )
+        self._log = JsonLines(log, keep=keep)
         self._tensorboard = TensorBoard(self.path / "tensorboard", epoch)
 
     def save(self, name: str, content: dict[str, Any]) -> Path:

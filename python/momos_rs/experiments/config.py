@@ -62,7 +62,7 @@ class RunConfig:
     batch_size: int = 64
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    tune_learning_rate: float = 1e-3
+    tune_learning_rate: float = 3e-3
     weight_decay: float = 0.0
     seed: int = 0
     measures: tuple[str, ...] = ()

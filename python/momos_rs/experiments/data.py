@@ -117,7 +117,7 @@ def batches(
     per_channel = (1, -1, *(1,) * (split.inputs.dim() - 2))
     mean = torch.tensor(data.mean, device=device).view(per_channel)
     deviation = torch.tensor(data.deviation, device=device).view(per_channel)
-    for chosen in order.split(size):
+    for chosen in torch.split(order, size):
         inputs = (split.inputs[chosen].to(torch.float32) - mean) / deviation
         if generator is not None and data.augment:
             inputs = _shift_and_mirror(inputs, generator)

@@ -12,7 +12,7 @@ try:
     import lightning.pytorch as pl
 except ImportError:
     try:
-        import pytorch_lightning as pl
+        import pytorch_lightning as pl  # type: ignore[no-redef,unused-ignore]
     except ImportError:
         raise ImportError(
             "the Lightning callback needs lightning: pip install 'momos_rs[lightning]'"

@@ -120,7 +120,7 @@ class MoMosTrainerCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
 
 def _folder(args: TrainingArguments, step: int) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{step}"
+    return Path(str(args.output_dir)) / f"checkpoint-{step}"
 
 
 def _read_state(args: TrainingArguments, step: int) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def materialize(model: nn.Module) -> int:
     for module in list(model.modules()):
         if not parametrize.is_parametrized(module):
             continue
-        for name in list(module.parametrizations):  # type: ignore[union-attr,arg-type]
+        for name in list(module.parametrizations):  # type: ignore[arg-type]
             weight = next(
                 (each for each in _chain(module, name) if isinstance(each, MosaicWeight)), None
             )
@@ -189,4 +189,4 @@ def _uses(model: nn.Module, span: Span) -> list[tuple[nn.Module, str]]:
 
 
 def _chain(module: nn.Module, name: str) -> parametrize.ParametrizationList:
-    return module.parametrizations[name]  # type: ignore[union-attr,index,return-value]
+    return module.parametrizations[name]  # type: ignore[index,return-value]

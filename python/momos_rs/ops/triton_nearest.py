@@ -23,7 +23,7 @@ _MOTIFS_PER_TILE = 64
 _UNROLLED_SIZE = 32
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _plus_square(distances, block_column, motif_column, rows_left, motifs_left):  # type: ignore[no-untyped-def]
     block = tl.load(block_column, mask=rows_left, other=0.0)
     motif = tl.load(motif_column, mask=motifs_left, other=0.0)
@@ -31,7 +31,7 @@ def _plus_square(distances, block_column, motif_column, rows_left, motifs_left):
     return distances + difference * difference
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _nearest_kernel(  # type: ignore[no-untyped-def]
     blocks,  # (s, m)
     motifs,  # (s, k)

@@ -117,7 +117,7 @@ def _matches(names: list[str], patterns: Patterns) -> bool:
 
 
 def _check(name: str, parameter: nn.Parameter) -> None:
-    if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+    if isinstance(parameter, nn.UninitializedParameter):
         raise InvalidArgumentError(
             f"parameter {name!r} has no shape yet; run the model once before projecting it"
         )

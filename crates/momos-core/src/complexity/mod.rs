@@ -14,14 +14,26 @@
 //! | [`ctm`] | how complex is a binary block |
 //! | [`signs`] | how often does each block of 12 signs occur |
 //! | [`planes`] | how often does each 4x4 block occur in each bit-plane of a quantised matrix |
+//! | [`tiled`] | how often does each 4x4 block occur in the planes interleaved |
+//! | [`quantile`] | between which values does a robust quantiser work |
+//! | [`statistics`] | what one pass tells about the values |
+//! | [`symbols`] | how often does each block of an array of symbols occur |
+//! | [`tables`], [`ctm_pickle`] | how complex is a block over any alphabet |
+//! | [`perturbation`] | what does the change of one element change |
 //! | [`bdm`] | what is the complexity of counted blocks |
 //! | [`entropy`] | what is their entropy |
 
 pub mod bdm;
 pub mod ctm;
+pub mod ctm_pickle;
 pub mod entropy;
 pub mod floats;
+pub mod perturbation;
 pub mod planes;
+pub mod quantile;
 pub mod signs;
 pub mod simd;
 pub mod statistics;
+pub mod symbols;
+pub mod tables;
+pub mod tiled;

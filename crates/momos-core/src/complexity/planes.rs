@@ -107,7 +107,8 @@ impl Quantiser {
         let level = (weight - self.low) / self.step;
         // Written so that NaN ends at 0.
         let level = if level > 0.0 { level } else { 0.0 };
-        level.min(highest).round_ties_even() as u16
+        const NO_FRACTION: f64 = 1.0 / f64::EPSILON;
+        ((level.min(highest) + NO_FRACTION) - NO_FRACTION) as u16
     }
 
     /// The level of a float32 weight; 0 for NaN.
@@ -119,7 +120,11 @@ impl Quantiser {
         let highest = ((1u32 << self.bits) - 1) as f32;
         let level = (weight - self.low as f32) / self.step as f32;
         let level = if level > 0.0 { level } else { 0.0 };
-        level.min(highest).round_ties_even() as u16
+        let level = level.min(highest);
+        // Adding what leaves no room for a fraction rounds to nearest, ties to even, without the
+        // library call that the portable instruction set would take.
+        const NO_FRACTION: f32 = 1.0 / f32::EPSILON;
+        ((level + NO_FRACTION) - NO_FRACTION) as u16
     }
 }
 
@@ -172,13 +177,14 @@ pub fn count(
     Ok(counted.totals)
 }
 
-struct Matrix<'a> {
+/// Weights as rows of a matrix.
+pub(super) struct Matrix<'a> {
     weights: Floats<'a>,
     columns: usize,
 }
 
 impl<'a> Matrix<'a> {
-    fn new(weights: Floats<'a>, columns: usize) -> Result<Self> {
+    pub(super) fn new(weights: Floats<'a>, columns: usize) -> Result<Self> {
         let whole = match columns {
             0 => weights.is_empty(),
             _ => weights.len().is_multiple_of(columns),
@@ -192,7 +198,16 @@ impl<'a> Matrix<'a> {
         Ok(Self { weights, columns })
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(super) fn row(&self, row: usize) -> Floats<'a> {
+        self.weights
+            .slice(row * self.columns, (row + 1) * self.columns)
+    }
+
+    pub(super) fn rows(&self) -> usize {
         self.weights.len().checked_div(self.columns).unwrap_or(0)
     }
 
@@ -453,6 +468,16 @@ mod tests {
             assert_eq!(quantiser.level_f32(-1e30), 0);
             assert_eq!(quantiser.level_f32(f32::INFINITY), highest);
             assert_eq!(quantiser.level_f32(f32::NAN), 0);
+        }
+    }
+
+    #[test]
+    fn ties_go_to_even_levels() {
+        let quantiser = Quantiser::new(WeightType::F32, 0.0, 255.0, 8).unwrap();
+        let wide = Quantiser::new(WeightType::F64, 0.0, 255.0, 8).unwrap();
+        for (weight, level) in [(0.5, 0), (1.5, 2), (2.5, 2), (253.5, 254), (0.75, 1)] {
+            assert_eq!(quantiser.level_f32(weight), level);
+            assert_eq!(wide.level_f64(weight.into()), level);
         }
     }
 

@@ -32,7 +32,7 @@ pub fn distinct<T: Element>(
     limit: usize,
     monitor: &Monitor,
 ) -> Result<Option<Distinct>> {
-    if !(1..=MAX_BLOCK_SIZE).contains(&block_size) || blocks.len() % block_size != 0 {
+    if !(1..=MAX_BLOCK_SIZE).contains(&block_size) || !blocks.len().is_multiple_of(block_size) {
         return Err(Error::invalid_argument(format!(
             "{} values cannot be cut into blocks of {block_size} (at most {MAX_BLOCK_SIZE})",
             blocks.len()
@@ -45,11 +45,9 @@ pub fn distinct<T: Element>(
     for start in (0..m).step_by(BLOCKS_PER_CHECK) {
         monitor.check()?;
         let end = (start + BLOCKS_PER_CHECK).min(m);
-        for index in start..end {
-            indices.push(set.insert(blocks, index));
-            if set.first().len() > limit {
-                return Ok(None);
-            }
+        set.insert(blocks, start..end, limit, &mut indices);
+        if set.first().len() > limit {
+            return Ok(None);
         }
         monitor.advance((end - start) as u64);
     }

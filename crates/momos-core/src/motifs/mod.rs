@@ -1,5 +1,6 @@
 //! Which `k` motifs represent the blocks: selection and Lloyd refinement.
 
+mod clusters;
 mod distinct;
 mod lloyd;
 mod random;

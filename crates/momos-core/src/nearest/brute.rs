@@ -2,17 +2,22 @@
 //!
 //! A tile of a few motifs times a few vectors of blocks (a block per lane) is kept in registers
 //! while the coordinates stream by, one fused multiplication and addition each; only the minimum
-//! over a chunk of motifs leaves the registers. Where it is below what the block's limit allows,
-//! the chunk is looked at again, with direct distances and a motif per lane.
+//! over a chunk of motifs leaves the registers. At the end, the chunk with the smallest minimum,
+//! and any that float32 cannot tell from it, is looked at again, with direct distances and a
+//! motif per lane.
 //!
 //! Motifs are sorted by norm: the rounding error of an expanded distance grows with the norms, so
 //! that a chunk of small motifs gets a small margin whatever the others are; and a chunk whose
 //! norms differ from the blocks' by more than their limits is skipped (the triangle inequality).
+#![expect(
+    clippy::needless_range_loop,
+    reason = "lanes and coordinates index several arrays at once"
+)]
 
 use rayon::prelude::*;
 
 use super::element::Element;
-use super::leader::{ExactDistance, Leader, Rivals};
+use super::leader::{ExactDistance, Leader, Leaders, Rivals};
 use super::margin::Margin;
 use super::problem::Problem;
 use super::simd::{Isa, LANES, Simd, Work, dispatch};
@@ -162,16 +167,18 @@ fn squared_norm(values: impl Iterator<Item = f32>) -> f64 {
         .sum()
 }
 
-/// Some blocks, a lane each, and how far their search is.
+/// Some blocks, a lane each.
 struct Group<const VECTORS: usize> {
     coordinates: Vec<[[f32; LANES]; VECTORS]>,
-    leaders: Vec<Leader>,
-    slacks: Vec<f32>,
-    squared_norms: Vec<f64>,
-    /// Expanded distances above it, after adding the chunk's error, are out.
-    limits: [[f32; LANES]; VECTORS],
+    squared_norms: [[f32; LANES]; VECTORS],
+    /// Slacks of the limits of direct and of expanded distances.
+    slacks: [[f32; LANES]; VECTORS],
+    expanded_slacks: [[f32; LANES]; VECTORS],
     /// Smallest and largest norm (not squared).
     norms: (f32, f32),
+    /// Chunks that may hold a motif as near as the leading chunk does.
+    rival_chunks: Rivals,
+    /// Motifs that may be as near as the leading motif.
     rivals: Rivals,
     /// Partial sums of a chunk between panels.
     partial: Vec<[[f32; LANES]; VECTORS]>,
@@ -179,14 +186,13 @@ struct Group<const VECTORS: usize> {
 
 impl<const VECTORS: usize> Group<VECTORS> {
     fn new(block_size: usize) -> Self {
-        let lanes = VECTORS * LANES;
         Self {
             coordinates: vec![[[0.0; LANES]; VECTORS]; block_size],
-            leaders: vec![Leader::NONE; lanes],
-            slacks: vec![0.0; lanes],
-            squared_norms: vec![0.0; lanes],
-            limits: [[0.0; LANES]; VECTORS],
+            squared_norms: [[0.0; LANES]; VECTORS],
+            slacks: [[0.0; LANES]; VECTORS],
+            expanded_slacks: [[0.0; LANES]; VECTORS],
             norms: (0.0, 0.0),
+            rival_chunks: Rivals::default(),
             rivals: Rivals::default(),
             partial: Vec::new(),
         }
@@ -213,28 +219,14 @@ impl<const VECTORS: usize> Group<VECTORS> {
             }
             smallest = smallest.min(norm);
             largest = largest.max(norm);
-            self.squared_norms[lane] = norm;
-            self.slacks[lane] = per_norm * norm as f32 + fixed;
-            self.leaders[lane] = Leader::NONE;
-            self.limits[vector][place] = f32::MAX;
+            let slack = per_norm * norm as f32 + fixed;
+            self.squared_norms[vector][place] = norm as f32;
+            self.slacks[vector][place] = slack;
+            self.expanded_slacks[vector][place] = motifs.margin.expanded_slack(norm, slack);
         }
         self.norms = (smallest.sqrt() as f32, largest.sqrt() as f32);
+        self.rival_chunks.clear();
         self.rivals.clear();
-    }
-
-    /// The block of a lane, coordinate by coordinate.
-    #[inline(always)]
-    fn coordinate(&self, lane: usize, d: usize) -> f32 {
-        self.coordinates[d][lane / LANES % VECTORS][lane % LANES]
-    }
-
-    /// Motifs whose norms differ from the group's by more than this are out.
-    fn reach(&self, margin: &Margin) -> f32 {
-        let limit = self
-            .leaders
-            .iter()
-            .fold(0.0f32, |limit, leader| limit.max(leader.limit()));
-        margin.reach(limit, self.norms.1)
     }
 }
 
@@ -252,75 +244,119 @@ impl<const VECTORS: usize, const TILE: usize> Work for GroupSearch<'_, VECTORS, 
 
     #[inline(always)]
     fn run<V: Simd>(mut self, simd: V) -> Result<()> {
-        let chunks = self.motifs.chunks.len();
-        let chunk_work = self.motifs.block_size * CHUNK_VECTORS * LANES * VECTORS * LANES;
-        let chunks_per_check = (WORK_PER_CHECK / chunk_work).max(1);
-        // Outwards from the chunk whose norms are the group's, so that limits fall early.
-        let middle = 0.5 * (self.group.norms.0 + self.group.norms.1);
-        let home = self
-            .motifs
-            .chunks
-            .partition_point(|chunk| chunk.norms.1 < middle);
-        let (mut below, mut above) = (home, home);
-        let mut reach = f32::MAX;
-        let mut seen = 0;
-        while below > 0 || above < chunks {
-            if seen % chunks_per_check == 0 {
-                self.monitor.check()?;
-            }
-            seen += 1;
-            if above < chunks {
-                if self.motifs.chunks[above].norms.0 - self.group.norms.1 > reach {
-                    above = chunks;
-                } else {
-                    reach = self.chunk(simd, above).unwrap_or(reach);
-                    above += 1;
+        let leaders = self.leading_chunks(simd)?;
+        for vector in 0..VECTORS {
+            let (chunks, contested) = leaders[vector].finish(simd);
+            for place in 0..LANES {
+                let lane = vector * LANES + place;
+                if lane >= self.nearest.len() {
+                    break;
                 }
-            }
-            if below > 0 {
-                if self.group.norms.0 - self.motifs.chunks[below - 1].norms.1 > reach {
-                    below = 0;
-                } else {
-                    below -= 1;
-                    reach = self.chunk(simd, below).unwrap_or(reach);
+                let mut leader = Leader::NONE;
+                self.offer_chunk(simd, &mut leader, chunks[place], lane);
+                if contested >> place & 1 == 1 {
+                    let mut rivals: Vec<u32> = self.group.rival_chunks.of(lane as u32).collect();
+                    rivals.sort_unstable();
+                    rivals.dedup();
+                    for chunk in rivals.into_iter().filter(|&chunk| chunk != chunks[place]) {
+                        self.offer_chunk(simd, &mut leader, chunk, lane);
+                    }
                 }
+                let block = self.first + lane;
+                self.nearest[lane] =
+                    leader.finish(lane as u32, block, &self.group.rivals, self.exact);
             }
-        }
-        for (lane, nearest) in self.nearest.iter_mut().enumerate() {
-            let leader = &self.group.leaders[lane];
-            *nearest = leader.finish(
-                lane as u32,
-                self.first + lane,
-                &self.group.rivals,
-                self.exact,
-            );
         }
         Ok(())
     }
 }
 
 impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
-    /// Compares the group with a chunk; returns the group's reach if it may have changed.
+    /// Goes through the chunks, outwards from the one whose norms are the group's, until their
+    /// norms are out of reach.
     #[inline(always)]
-    fn chunk<V: Simd>(&mut self, simd: V, chunk: usize) -> Option<f32> {
+    fn leading_chunks<V: Simd>(&mut self, simd: V) -> Result<[Leaders<V>; VECTORS]> {
+        let motifs = self.motifs;
+        let chunk_work = motifs.block_size * CHUNK_VECTORS * LANES * VECTORS * LANES;
+        let chunks_per_check = (WORK_PER_CHECK / chunk_work).max(1);
+        let middle = 0.5 * (self.group.norms.0 + self.group.norms.1);
+        let home = motifs
+            .chunks
+            .partition_point(|chunk| chunk.norms.1 < middle);
+        let (mut below, mut above) = (home, home);
+        let mut leaders = [Leaders::new(simd); VECTORS];
+        let mut reach = f32::MAX;
+        let mut seen = 0;
+        while below > 0 || above < motifs.chunks.len() {
+            if seen % chunks_per_check == 0 {
+                self.monitor.check()?;
+            }
+            seen += 1;
+            let upwards = above < motifs.chunks.len() && (below == 0 || seen % 2 == 1);
+            if upwards {
+                if motifs.chunks[above].norms.0 - self.group.norms.1 > reach {
+                    above = motifs.chunks.len();
+                    continue;
+                }
+                above += 1;
+            } else {
+                if self.group.norms.0 - motifs.chunks[below - 1].norms.1 > reach {
+                    below = 0;
+                    continue;
+                }
+                below -= 1;
+            }
+            let chunk = if upwards { above - 1 } else { below };
+            if self.chunk(simd, chunk, &mut leaders) {
+                reach = self.reach(simd, &leaders);
+            }
+        }
+        Ok(leaders)
+    }
+
+    /// Compares the group with a chunk; returns whether any leader may have changed.
+    #[inline(always)]
+    fn chunk<V: Simd>(
+        &mut self,
+        simd: V,
+        chunk: usize,
+        leaders: &mut [Leaders<V>; VECTORS],
+    ) -> bool {
         let minima = if self.motifs.block_size <= PANEL_LEN {
             self.minima(simd, chunk)
         } else {
             self.minima_by_panels(simd, chunk)
         };
-        let error = simd.splat(-self.motifs.chunks[chunk].error);
+        let error = simd.splat(self.motifs.chunks[chunk].error);
+        let relative = simd.splat(self.motifs.margin.relative());
         let mut changed = false;
         for vector in 0..VECTORS {
-            let limit = simd.load(&self.group.limits[vector]);
-            let mut lanes = simd.bits(simd.le(simd.add(minima[vector], error), limit));
-            changed |= lanes != 0;
-            while lanes != 0 {
-                let lane = lanes.trailing_zeros() as usize;
-                lanes &= lanes - 1;
-                self.rescan(simd, chunk, vector * LANES + lane);
+            let least = simd.sub(minima[vector], error);
+            if leaders[vector].concerns(simd, least) {
+                let most = simd.add(minima[vector], error);
+                let slack = simd.load(&self.group.expanded_slacks[vector]);
+                let limit = simd.mul_add(most, relative, slack);
+                let first_lane = (vector * LANES) as u32;
+                let rivals = &mut self.group.rival_chunks;
+                leaders[vector].offer(simd, least, limit, chunk as u32, first_lane, rivals);
+                changed = true;
             }
         }
-        changed.then(|| self.group.reach(&self.motifs.margin))
+        changed
+    }
+
+    /// Motifs whose norms differ from the group's by more than this are out.
+    #[inline(always)]
+    fn reach<V: Simd>(&self, simd: V, leaders: &[Leaders<V>; VECTORS]) -> f32 {
+        let mut limit = simd.splat(0.0);
+        for vector in 0..VECTORS {
+            let norm = simd.load(&self.group.squared_norms[vector]);
+            let direct = simd.mul_add(leaders[vector].limit(), simd.splat(2.0), norm);
+            limit = simd.max(limit, direct);
+        }
+        self.motifs
+            .margin
+            .reach(simd.reduce_max(limit), self.group.norms.1)
     }
 
     /// Smallest expanded distance to the chunk's motifs, for every block.
@@ -390,48 +426,51 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
 
     /// Shows a block the chunk's motifs, by direct distances.
     #[inline(always)]
-    fn rescan<V: Simd>(&mut self, simd: V, chunk: usize, lane: usize) {
+    fn offer_chunk<V: Simd>(&mut self, simd: V, leader: &mut Leader, chunk: u32, lane: usize) {
         let size = self.motifs.block_size;
-        let mut distances = [[0.0f32; LANES]; CHUNK_VECTORS];
-        let mut smallest = simd.splat(f32::INFINITY);
-        for (i, distances) in distances.iter_mut().enumerate() {
-            let rows = &self.motifs.coordinates[(chunk * CHUNK_VECTORS + i) * size..][..size];
-            let mut sum = simd.splat(0.0);
-            for (d, row) in rows.iter().enumerate() {
-                let x = simd.splat(self.group.coordinate(lane, d));
-                let difference = simd.sub(x, simd.load(row));
-                sum = simd.mul_add(difference, difference, sum);
+        let (vector, place) = (lane / LANES % VECTORS, lane % LANES);
+        let first = chunk as usize * CHUNK_VECTORS;
+        let rows = &self.motifs.coordinates[first * size..(first + CHUNK_VECTORS) * size];
+        let mut sums = [simd.splat(0.0); CHUNK_VECTORS];
+        for (d, block) in self.group.coordinates.iter().enumerate() {
+            let x = simd.splat(block[vector][place]);
+            for i in 0..CHUNK_VECTORS {
+                let difference = simd.sub(x, simd.load(&rows[i * size + d]));
+                sums[i] = simd.mul_add(difference, difference, sums[i]);
             }
-            smallest = simd.min(smallest, sum);
-            *distances = simd.to_array(sum);
+        }
+        let mut smallest = sums[0];
+        for sum in &sums[1..] {
+            smallest = simd.min(smallest, *sum);
         }
         let smallest = simd.reduce_min(smallest);
-        let group = &mut *self.group;
-        let leader = &mut group.leaders[lane];
         if smallest > leader.limit() {
             return;
         }
-        let (relative, slack) = (self.motifs.margin.relative(), group.slacks[lane]);
-        let limit = simd.splat(leader.limit().min(smallest * relative + slack));
-        for (i, distances) in distances.iter().enumerate() {
-            let mut lanes = simd.bits(simd.le(simd.load(distances), limit));
-            while lanes != 0 {
-                let place = lanes.trailing_zeros() as usize % LANES;
-                lanes &= lanes - 1;
-                let motif = self.motifs.indices[chunk * CHUNK_VECTORS + i][place];
+        let margin = (
+            self.motifs.margin.relative(),
+            self.group.slacks[vector][place],
+        );
+        let limit = simd.splat(leader.limit().min(smallest * margin.0 + margin.1));
+        for i in 0..CHUNK_VECTORS {
+            let mut close = simd.bits(simd.le(sums[i], limit));
+            if close == 0 {
+                continue;
+            }
+            let distances = simd.to_array(sums[i]);
+            while close != 0 {
+                let place = close.trailing_zeros() as usize % LANES;
+                close &= close - 1;
+                let motif = self.motifs.indices[first + i][place];
                 leader.offer(
                     distances[place],
                     motif,
-                    (relative, slack),
+                    margin,
                     lane as u32,
-                    &mut group.rivals,
+                    &mut self.group.rivals,
                 );
             }
         }
-        let norm = group.squared_norms[lane];
-        let limit = self.motifs.margin.expanded_limit(leader.limit(), norm);
-        group.limits[lane / LANES % VECTORS][lane % LANES] =
-            limit + self.motifs.margin.expanded(norm);
     }
 }
 

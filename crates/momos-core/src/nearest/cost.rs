@@ -36,29 +36,38 @@ impl Kernel {
     /// Expected nanoseconds of processor time for `m` blocks and `k` different motifs of
     /// `block_size` values.
     ///
-    /// The figures are fitted to a processor of 2023 at 3.7 GHz; only their ratios matter.
+    /// Fitted to gaussian blocks on one core of a Zen 4 processor; only ratios matter.
     pub fn cost(self, m: usize, k: usize, block_size: usize, isa: Isa) -> f64 {
         let (m, k, s) = (m as f64, k as f64, block_size as f64);
         match self {
             Self::Brute => {
                 let pair = match isa {
-                    Isa::Avx512 => 0.018,
-                    Isa::Avx2 => 0.025,
-                    Isa::Portable => 0.1,
+                    Isa::Avx512 | Isa::Avx2 => 0.0175 * (s + 2.0),
+                    Isa::Portable => 0.048 * (s + 2.0),
                 };
-                m * (10.0 + 4.0 * s + k * (s + 2.0) * pair) + k * s * 4.0
+                m * (25.0 + 4.0 * s + k * pair) + k * (30.0 + 4.0 * s)
             }
             Self::GroupTree => {
+                // The walk costs `factor * k^power`: the longer the blocks, the less the boxes
+                // rule out.
+                const WALK: [(f64, f64); 8] = [
+                    (10.0, 0.05),
+                    (8.0, 0.14),
+                    (16.0, 0.18),
+                    (30.0, 0.15),
+                    (10.0, 0.37),
+                    (9.5, 0.45),
+                    (5.9, 0.55),
+                    (3.1, 0.66),
+                ];
                 let slower = match isa {
                     Isa::Avx512 => 1.0,
-                    Isa::Avx2 => 1.5,
-                    Isa::Portable => 4.0,
+                    Isa::Avx2 => 1.25,
+                    Isa::Portable => 2.6,
                 };
-                let levels = (k / 12.0).max(1.0).log2();
-                let walk = [6.0, 8.0, 20.0, 45.0, 110.0, 250.0, 550.0, 1200.0];
-                let walk = walk[(block_size - 1).min(7)];
-                m * slower * (10.0 + 2.0 * levels + walk * (1.0 + 0.15 * levels))
-                    + k * 12.0 * levels
+                let (factor, power) = WALK[block_size.min(WALK.len()) - 1];
+                let levels = k.log2();
+                m * (20.0 + slower * factor * k.powf(power)) + k * (30.0 + 12.0 * levels)
             }
         }
     }

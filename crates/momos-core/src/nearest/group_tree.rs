@@ -5,6 +5,10 @@
 //! into gives a good limit at once. Sorting goes in two steps that each stay in cache: chunks of
 //! blocks are partitioned into a few hundred buckets (subtrees), then every bucket is sorted by
 //! the bins below it and searched at once.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "lanes and coordinates index several arrays at once"
+)]
 
 use std::ops::Range;
 
@@ -34,7 +38,7 @@ const LEAF_LEN: usize = 24;
 /// Levels of sixteen-wide nodes above as many leaves as there are 32-bit indices.
 const MAX_NODE_LEVELS: usize = 8;
 /// Groups searched between two looks at the monitor.
-const GROUPS_PER_CHECK: usize = 256;
+const GROUPS_PER_CHECK: usize = 32;
 
 /// Largest block size this search is compiled for.
 pub const MAX_BLOCK_SIZE: usize = 1 << COORDINATE_BITS;
@@ -70,7 +74,7 @@ pub fn search<T: Element, const S: usize>(
         .fold(0.0, f64::max);
     monitor.check()?;
     let tree = Tree {
-        tree: KdTree::build(points, LEAF_LEN),
+        tree: KdTree::build(points, LEAF_LEN, monitor)?,
         margin: Margin::new(S, problem.exact_in_f32()),
         largest_norm,
     };
@@ -503,6 +507,9 @@ struct Walk<'a, V: Simd, const S: usize> {
     low: [V::Floats; S],
     high: [V::Floats; S],
     leaders: Leaders<V>,
+    /// Limits are `distance * relative + slack`.
+    relative: V::Floats,
+    slack: V::Floats,
     /// The largest limit of the blocks.
     reach: f32,
     rivals: &'a mut Rivals,
@@ -521,7 +528,8 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
         }
         let (absolute, per_norm) = tree.margin.slack_terms(tree.largest_norm);
         let slack = simd.mul_add(norm, simd.splat(per_norm), simd.splat(absolute));
-        let leaders = Leaders::new(simd, tree.margin.relative(), slack);
+        let leaders = Leaders::new(simd);
+        let relative = simd.splat(tree.margin.relative());
         Self {
             simd,
             tree: &tree.tree,
@@ -529,6 +537,8 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
             low,
             high,
             leaders,
+            relative,
+            slack,
             reach: f32::MAX,
             rivals,
         }
@@ -623,8 +633,10 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
         );
         if self.leaders.concerns(simd, nearest) {
             for slot in 0..QUAD {
+                let limit = simd.mul_add(distances[slot], self.relative, self.slack);
+                let motif = quad.motif[slot];
                 self.leaders
-                    .offer(simd, distances[slot], quad.motif[slot], self.rivals);
+                    .offer(simd, distances[slot], limit, motif, 0, self.rivals);
             }
         }
     }

@@ -12,7 +12,8 @@ use super::simd::{LANES, Simd};
 /// Gives the squared distance that decides, by index of block and motif.
 pub type ExactDistance<'a> = &'a (dyn Fn(usize, u32) -> f64 + Sync);
 
-/// Motifs that may be as near as the leader of their lane.
+/// Motifs that may be as near as the leader of their lane, in no particular order and perhaps more
+/// than once.
 #[derive(Debug, Default)]
 pub struct Rivals {
     entries: Vec<(u32, u32)>,
@@ -30,11 +31,17 @@ impl Rivals {
         self.entries.push((lane, motif));
     }
 
+    /// The rivals of a lane.
+    pub fn of(&self, lane: u32) -> impl Iterator<Item = u32> {
+        let entries = self.entries.iter().filter(move |entry| entry.0 == lane);
+        entries.map(|entry| entry.1)
+    }
+
     /// The nearest of the leader and its rivals, the lowest index among equals.
     #[cold]
     pub fn settle(&self, lane: u32, block: usize, leader: u32, exact: ExactDistance<'_>) -> u32 {
         let mut nearest = (exact(block, leader), leader);
-        for &(_, motif) in self.entries.iter().filter(|entry| entry.0 == lane) {
+        for motif in self.of(lane) {
             let candidate = (exact(block, motif), motif);
             if candidate < nearest {
                 nearest = candidate;
@@ -44,27 +51,24 @@ impl Rivals {
     }
 }
 
-/// The leaders of sixteen blocks.
+/// The leaders of sixteen blocks; a leader is a motif, or a set of motifs of which the bounds of
+/// the distances are known.
 #[derive(Clone, Copy)]
 pub struct Leaders<V: Simd> {
     distance: V::Floats,
     motif: V::Words,
     limit: V::Floats,
-    relative: V::Floats,
-    slack: V::Floats,
     contested: u32,
 }
 
 impl<V: Simd> Leaders<V> {
-    /// No motif seen yet. Limits are `distance * relative + slack`.
+    /// No motif seen yet.
     #[inline(always)]
-    pub fn new(simd: V, relative: f32, slack: V::Floats) -> Self {
+    pub fn new(simd: V) -> Self {
         Self {
             distance: simd.splat(f32::MAX),
             motif: simd.splat_words(u32::MAX),
             limit: simd.splat(f32::MAX),
-            relative: simd.splat(relative),
-            slack,
             contested: 0,
         }
     }
@@ -81,18 +85,26 @@ impl<V: Simd> Leaders<V> {
         simd.bits(simd.le(distance, self.limit)) != 0
     }
 
-    /// Shows the same motif to all lanes.
+    /// Shows the same motif to all lanes, with its distances and their limits. Rivals are noted
+    /// under the number of their lane plus `first_lane`.
     #[inline(always)]
-    pub fn offer(&mut self, simd: V, distance: V::Floats, motif: u32, rivals: &mut Rivals) {
+    pub fn offer(
+        &mut self,
+        simd: V,
+        distance: V::Floats,
+        limit: V::Floats,
+        motif: u32,
+        first_lane: u32,
+        rivals: &mut Rivals,
+    ) {
         let within = simd.bits(simd.le(distance, self.limit));
         if within == 0 {
             return;
         }
-        let limit = simd.mul_add(distance, self.relative, self.slack);
         let wins = simd.bits(simd.lt(limit, self.distance));
         let close = within & !wins;
         if close != 0 {
-            self.note_rivals(simd, close, motif, rivals);
+            self.note_rivals(simd, close, motif, first_lane, rivals);
         }
         self.contested = (self.contested & !wins) | close;
         let nearer = simd.lt(distance, self.distance);
@@ -102,13 +114,20 @@ impl<V: Simd> Leaders<V> {
     }
 
     #[cold]
-    fn note_rivals(&self, simd: V, mut lanes: u32, motif: u32, rivals: &mut Rivals) {
+    fn note_rivals(
+        &self,
+        simd: V,
+        mut lanes: u32,
+        motif: u32,
+        first_lane: u32,
+        rivals: &mut Rivals,
+    ) {
         let leaders = simd.words_to_array(self.motif);
         while lanes != 0 {
             let lane = lanes.trailing_zeros();
             lanes &= lanes - 1;
-            rivals.add(lane, motif);
-            rivals.add(lane, leaders[lane as usize % LANES]);
+            rivals.add(first_lane + lane, motif);
+            rivals.add(first_lane + lane, leaders[lane as usize % LANES]);
         }
     }
 

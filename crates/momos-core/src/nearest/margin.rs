@@ -22,7 +22,8 @@
 //!
 //! **Expanded distances.** `E = |z|^2/2 - x.z` costs one operation a coordinate instead of two.
 //! It equals `(D' - |x|^2)/2` up to `(s + 4) u (|x|^2 + |z|^2)`, from the rounding of `|z|^2/2`,
-//! of the products (bounded by `(|x|^2 + |z|^2)/2` together) and of the sums.
+//! of the products (bounded by `(|x|^2 + |z|^2)/2` together) and of the sums. The margin has room
+//! for the rounding of what is computed from it.
 //!
 //! **Boxes** need no margin: rounding is monotone, and the distance to a box is computed from gaps
 //! no larger than the differences to any point in it, by the same operations in the same order.
@@ -85,13 +86,17 @@ impl Margin {
         (self.expanded * norm * 1.001 + self.absolute) as f32
     }
 
-    /// The largest expanded distance, without its error, of a motif within `limit` of a block.
+    /// Slack of a block's expanded limits, given its squared norm and the slack of its direct ones.
+    ///
+    /// With `e` the error of the block and `f` of some motifs, `E - f` is a lower bound of their
+    /// expanded distances up to `e`; its limit is `(E + f) * relative + expanded_slack`.
     #[inline(always)]
-    pub fn expanded_limit(&self, limit: f32, block_norm: f64) -> f32 {
-        let limit = f64::from(limit) * f64::from(self.relative) * 0.5;
-        // Rounding this to float32 is off by at most `u` times its magnitude, which the error
-        // terms and the factor cover.
-        (limit - 0.5 * block_norm) as f32
+    pub fn expanded_slack(&self, norm: f64, slack: f32) -> f32 {
+        let relative = f64::from(self.relative);
+        // The limit of the distance `D' = 2 E + |x|^2`, expanded again, and both errors `e`.
+        let limit = 0.5 * (norm * (relative - 1.0) + f64::from(slack));
+        let error = f64::from(self.expanded(norm)) * (1.0 + relative);
+        ((limit + error) * 1.001) as f32
     }
 
     /// By how much the norms of two points can differ whose distance is within `limit`; `norm` is

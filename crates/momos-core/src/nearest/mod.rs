@@ -44,6 +44,9 @@ use row_set::{Equality, RowSet};
 /// Blocks looked at to find out whether many are equal.
 const SAMPLED_BLOCKS: usize = 1 << 10;
 
+/// Rows put into a hash table between two looks at the monitor.
+const ROWS_PER_CHECK: usize = 1 << 14;
+
 /// What to run instead of the cost model's choice; for tests and benchmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -100,10 +103,11 @@ pub fn nearest_motifs_with<T: Element>(
             )));
         }
     };
-    if kernel == Kernel::Brute && has_many_equal_blocks(&problem) {
-        if let Some(nearest) = search_distinct(&problem, &unique, kernel, isa, monitor)? {
-            return Ok(nearest);
-        }
+    if kernel == Kernel::Brute
+        && has_many_equal_blocks(&problem)
+        && let Some(nearest) = search_distinct(&problem, &unique, kernel, isa, monitor)?
+    {
+        return Ok(nearest);
     }
     let mut nearest = vec![0; m];
     search(&problem, &unique, kernel, isa, monitor, &mut nearest)?;
@@ -130,15 +134,31 @@ fn checked_isa(wanted: Option<Isa>) -> Result<Isa> {
     }
 }
 
+/// Numbers the first `count` rows, or fewer if more than `limit` are different.
+fn number_rows<T: Element>(
+    set: &mut RowSet,
+    rows: &[T],
+    count: usize,
+    limit: usize,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for start in (0..count).step_by(ROWS_PER_CHECK) {
+        monitor.check()?;
+        let end = (start + ROWS_PER_CHECK).min(count);
+        set.insert(rows, start..end, limit, &mut numbers);
+        if set.first().len() > limit {
+            break;
+        }
+    }
+    Ok(numbers)
+}
+
 /// The lowest index of every motif among its equals, ascending.
 fn unique_motifs<T: Element>(problem: &Problem<'_, T>, monitor: &Monitor) -> Result<Vec<u32>> {
+    let count = problem.motif_count();
     let mut set = RowSet::new(problem.block_size(), Equality::Numbers);
-    for motif in 0..problem.motif_count() {
-        if motif % (1 << 16) == 0 {
-            monitor.check()?;
-        }
-        set.insert(problem.motifs(), motif);
-    }
+    number_rows(&mut set, problem.motifs(), count, count, monitor)?;
     Ok(set
         .into_first()
         .into_iter()
@@ -190,10 +210,12 @@ fn has_many_equal_blocks<T: Element>(problem: &Problem<'_, T>) -> bool {
         return false;
     }
     let mut set = RowSet::new(problem.block_size(), Equality::Numbers);
+    let mut numbers = Vec::new();
     for sample in 0..SAMPLED_BLOCKS {
         // Not evenly spaced: the blocks may be periodic.
         let offset = (sample * 0x9e37_79b9) % (m / SAMPLED_BLOCKS);
-        set.insert(problem.blocks(), sample * (m / SAMPLED_BLOCKS) + offset);
+        let block = sample * (m / SAMPLED_BLOCKS) + offset;
+        set.insert(problem.blocks(), block..block + 1, m, &mut numbers);
     }
     set.first().len() < SAMPLED_BLOCKS * 3 / 4
 }
@@ -209,15 +231,9 @@ fn search_distinct<T: Element>(
     let m = problem.block_count();
     let limit = (m / 4 * 3).min(u32::MAX as usize - 1);
     let mut set = RowSet::new(problem.block_size(), Equality::Numbers);
-    let mut numbers = Vec::with_capacity(m);
-    for block in 0..m {
-        if block % (1 << 16) == 0 {
-            monitor.check()?;
-        }
-        numbers.push(set.insert(problem.blocks(), block));
-        if set.first().len() > limit {
-            return Ok(None);
-        }
+    let mut numbers = number_rows(&mut set, problem.blocks(), m, limit, monitor)?;
+    if set.first().len() > limit {
+        return Ok(None);
     }
     let distinct: Vec<T> = set
         .first()

@@ -1,5 +1,7 @@
 //! A hash table of rows that are told apart by their bits.
 
+use std::ops::Range;
+
 use super::element::Element;
 
 /// Which values count as the same.
@@ -45,50 +47,88 @@ impl RowSet {
         self.first
     }
 
-    /// The number of the row at `index`, a new one if no row like it was inserted before.
-    #[inline]
-    pub fn insert<T: Element>(&mut self, rows: &[T], index: usize) -> u32 {
+    /// Appends the number of each of the rows in `range` to `numbers`, a new one for a row that is
+    /// like none before; returns early, with fewer numbers, once there are more than `limit`.
+    pub fn insert<T: Element>(
+        &mut self,
+        rows: &[T],
+        range: Range<usize>,
+        limit: usize,
+        numbers: &mut Vec<u32>,
+    ) {
         match self.equality {
-            Equality::Bits => self.insert_by(rows, index, T::bits),
-            Equality::Numbers => self.insert_by(rows, index, |value| {
-                // Adding 0 turns -0 into 0 and leaves all else as it is.
+            Equality::Bits => self.insert_by(rows, range, limit, numbers, T::bits),
+            // Adding 0 turns -0 into 0 and leaves all else as it is.
+            Equality::Numbers => self.insert_by(rows, range, limit, numbers, |value| {
                 T::from_f64(value.to_f64() + 0.0).bits()
             }),
         }
     }
 
-    #[inline]
     fn insert_by<T: Element>(
         &mut self,
         rows: &[T],
-        index: usize,
+        range: Range<usize>,
+        limit: usize,
+        numbers: &mut Vec<u32>,
         bits: impl Fn(T) -> u64 + Copy,
-    ) -> u32 {
-        let row = &rows[index * self.row_len..][..self.row_len];
-        let hash = hash(row, bits);
-        let tag = (hash >> 32) as u32;
-        let mask = self.slots.len() - 1;
-        let mut slot = hash as usize & mask;
-        loop {
-            let (slot_tag, number) = self.slots[slot];
-            if number == 0 {
-                break;
-            }
-            if slot_tag == tag {
-                let first = self.first[number as usize - 1];
-                let other = &rows[first * self.row_len..][..self.row_len];
-                if row.iter().zip(other).all(|(&a, &b)| bits(a) == bits(b)) {
-                    return number - 1;
+    ) {
+        // The compiler unrolls what is done with rows of a known length.
+        match self.row_len {
+            1 => self.insert_rows(rows, 1, range, limit, numbers, bits),
+            2 => self.insert_rows(rows, 2, range, limit, numbers, bits),
+            4 => self.insert_rows(rows, 4, range, limit, numbers, bits),
+            8 => self.insert_rows(rows, 8, range, limit, numbers, bits),
+            len => self.insert_rows(rows, len, range, limit, numbers, bits),
+        }
+    }
+
+    #[inline(always)]
+    fn insert_rows<T: Element>(
+        &mut self,
+        rows: &[T],
+        row_len: usize,
+        range: Range<usize>,
+        limit: usize,
+        numbers: &mut Vec<u32>,
+        bits: impl Fn(T) -> u64 + Copy,
+    ) {
+        for index in range {
+            let row = &rows[index * row_len..][..row_len];
+            let hash = hash(row, bits);
+            let tag = (hash >> 32) as u32;
+            let mask = self.slots.len() - 1;
+            let mut slot = hash as usize & mask;
+            let number = loop {
+                let (slot_tag, number) = self.slots[slot];
+                if number == 0 {
+                    self.first.push(index);
+                    let number = self.first.len() as u32;
+                    self.slots[slot] = (tag, number);
+                    if self.first.len() * 2 > self.slots.len() {
+                        self.grow(rows, bits);
+                    }
+                    break number;
                 }
+                if slot_tag == tag {
+                    let first = self.first[number as usize - 1];
+                    let other = &rows[first * row_len..][..row_len];
+                    // Without a branch per value.
+                    let different = row
+                        .iter()
+                        .zip(other)
+                        .fold(0, |different, (&a, &b)| different | (bits(a) ^ bits(b)));
+                    if different == 0 {
+                        break number;
+                    }
+                }
+                slot = (slot + 1) & mask;
+            };
+            numbers.push(number - 1);
+            if self.first.len() > limit {
+                return;
             }
-            slot = (slot + 1) & mask;
         }
-        self.first.push(index);
-        self.slots[slot] = (tag, self.first.len() as u32);
-        if self.first.len() * 2 > self.slots.len() {
-            self.grow(rows, bits);
-        }
-        self.first.len() as u32 - 1
     }
 
     #[cold]
@@ -108,7 +148,7 @@ impl RowSet {
 }
 
 /// Multiplies and folds word after word, as wyhash does; not meant to withstand an adversary.
-#[inline]
+#[inline(always)]
 fn hash<T: Copy>(row: &[T], bits: impl Fn(T) -> u64) -> u64 {
     let fold = |a: u64, b: u64| {
         let product = u128::from(a) * u128::from(b);
@@ -138,10 +178,9 @@ mod tests {
             1.0f32, 2.0, 3.0, 4.0, 1.0, 2.0, 0.0, 1.0, -0.0, 1.0, 3.0, 4.0,
         ];
         let numbers = |equality| {
-            let mut set = RowSet::new(2, equality);
-            (0..6)
-                .map(|index| set.insert(&rows, index))
-                .collect::<Vec<_>>()
+            let mut numbers = Vec::new();
+            RowSet::new(2, equality).insert(&rows, 0..6, 6, &mut numbers);
+            numbers
         };
         assert_eq!(numbers(Equality::Bits), [0, 1, 0, 2, 3, 1]);
         assert_eq!(numbers(Equality::Numbers), [0, 1, 0, 2, 2, 1]);
@@ -151,9 +190,18 @@ mod tests {
     fn many_rows_survive_growth() {
         let rows: Vec<f64> = (0..30_000).map(|i| f64::from(i % 10_000)).collect();
         let mut set = RowSet::new(1, Equality::Bits);
-        for index in 0..rows.len() {
-            assert_eq!(set.insert(&rows, index), index as u32 % 10_000);
-        }
+        let mut numbers = Vec::new();
+        set.insert(&rows, 0..rows.len(), rows.len(), &mut numbers);
+        assert!(numbers.into_iter().eq((0..30_000).map(|i| i % 10_000)));
         assert!(set.into_first().into_iter().eq(0..10_000));
+    }
+
+    #[test]
+    fn the_limit_stops_early() {
+        let rows: Vec<f32> = (0..100).map(|i| (i / 10) as f32).collect();
+        let mut set = RowSet::new(1, Equality::Bits);
+        let mut numbers = Vec::new();
+        set.insert(&rows, 0..100, 3, &mut numbers);
+        assert_eq!((set.first().len(), numbers.len()), (4, 31));
     }
 }

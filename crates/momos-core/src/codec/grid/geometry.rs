@@ -40,6 +40,9 @@ impl Geometry {
         if self.columns == 0 || self.columns > self.elements.max(1) {
             return fail("has rows longer than its tensor");
         }
+        if self.columns > VALUES_PER_CHUNK {
+            return fail("has rows longer than a chunk");
+        }
         if self.transposed && !self.elements.is_multiple_of(self.columns) {
             return fail("transposes rows of different lengths");
         }

@@ -26,10 +26,12 @@ struct Factors {
     triangle: Vec<f32>,
 }
 
-/// Rows that the prior, uncorrelated columns of equal variance, counts as.
-const PRIOR_ROWS: f32 = 300.0;
-/// The factors are renewed when the rows have grown by this factor and constant.
-const GROWTH: (f32, f32) = (1.15, 8.0);
+/// Rows that the prior of the covariances, none, counts as.
+const PRIOR_ROWS: f32 = 120.0;
+/// Rows that the prior of the variances, 1, counts as.
+const PRIOR_ROWS_OF_VARIANCE: f32 = 10.0;
+/// The factors are renewed when the rows have grown by this factor and this number.
+const GROWTH: (f32, f32) = (1.08, 3.0);
 
 impl WithinRow {
     /// A predictor that has seen nothing.
@@ -89,7 +91,7 @@ impl WithinRow {
         column * (2 * self.columns - column + 1) / 2
     }
 
-    /// Renews the factors of `(moments + prior) / (rows + prior)`.
+    /// Renews the factors of the moments, each drawn towards its prior.
     fn factorise(&mut self) {
         const LEAST: f32 = 1e-4;
         let mut triangle = match self.factors.take() {
@@ -97,6 +99,7 @@ impl WithinRow {
             None => vec![0.0; self.moments.len()],
         };
         let scale = 1.0 / (self.rows + PRIOR_ROWS);
+        let diagonal_scale = 1.0 / (self.rows + PRIOR_ROWS_OF_VARIANCE);
         for (factor, moment) in triangle.iter_mut().zip(&self.moments) {
             *factor = moment * scale;
         }
@@ -104,7 +107,7 @@ impl WithinRow {
             let start = self.start(column);
             let (before, here) = triangle.split_at_mut(start);
             let here = &mut here[..self.columns - column];
-            here[0] += PRIOR_ROWS * scale;
+            here[0] = (self.moments[start] + PRIOR_ROWS_OF_VARIANCE) * diagonal_scale;
             for earlier in 0..column {
                 let offset = self.start(earlier);
                 let above = &before[offset..offset + self.columns - earlier];

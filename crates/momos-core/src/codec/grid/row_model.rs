@@ -38,7 +38,7 @@ pub trait Source {
 }
 
 /// Values that the scale of the row before counts as.
-const PRIOR_VALUES: f32 = 6.0;
+const PRIOR_VALUES: f32 = 8.0;
 /// Variance that rounding adds to every value.
 const ROUNDING_VARIANCE: f32 = 0.02;
 
@@ -151,7 +151,7 @@ impl RowModel {
             return;
         }
         let inverse = 1.0 / (mean_square + 0.05).sqrt();
-        let rate = 1.0 / (self.rows as f32 + 24.0).min(2000.0);
+        let rate = 1.0 / (self.rows as f32 + 5.0).min(2000.0);
         for (residual, scale) in self.residuals.iter_mut().zip(&mut self.column_scales) {
             *residual *= inverse;
             *scale += (*residual * *residual - *scale) * rate;

@@ -20,7 +20,10 @@ const BUCKETS: usize = 40;
 const INPUTS: usize = 5;
 const CONFIDENT: u16 = 4;
 const LIMITS: [u16; 2] = [1000, 250];
-const RATE: f32 = 0.002;
+/// How fast mixers learn in the end, and how much faster at first.
+const RATE: (f32, f32) = (0.002, 0.02);
+/// Symbols after which the additional rate has halved.
+const RATE_HALVES: f32 = 10_000.0;
 /// A constant input, so that the mixer can learn a bias.
 const BIAS: f32 = 0.3;
 const INITIAL_WEIGHTS: [f32; INPUTS] = [0.4, 0.2, 0.2, 0.2, 0.0];
@@ -35,6 +38,8 @@ pub struct SymbolModel {
     mixers: Vec<[Mixer<INPUTS>; NODES]>,
     refinement: [Mixer<2>; 2],
     lengths: [AdaptiveBit; 32],
+    symbols: u32,
+    rate: f32,
 }
 
 /// An expert's view of the positions: the edge below position `p` is at `(p - 1/2 + offset)`.
@@ -77,6 +82,8 @@ impl SymbolModel {
             mixers: vec![[Mixer::new(INITIAL_WEIGHTS); NODES]; 4],
             refinement: [Mixer::new([0.6, 0.4]); 2],
             lengths: [AdaptiveBit::new(); 32],
+            symbols: 0,
+            rate: 0.0,
         }
     }
 
@@ -89,8 +96,12 @@ impl SymbolModel {
         odd: bool,
         position: i32,
     ) -> i32 {
+        self.rate = RATE.0 + RATE.1 / (1.0 + self.symbols as f32 / RATE_HALVES);
+        self.symbols += 1;
         let offset = if odd { 0.5 } else { 0.0 };
-        let views = [outlook.predicted, outlook.scaled].map(|expert| View::new(expert, offset));
+        let views = both([outlook.predicted, outlook.scaled], |e| {
+            View::new(e, offset)
+        });
         let expected = round(views[0].mean);
         let shift = shift(outlook.predicted.deviation);
         let (half, width) = (1i32 << shift >> 1, 1i32 << shift);
@@ -149,26 +160,28 @@ impl SymbolModel {
     ) -> i32 {
         let normal = self.normal;
         let [low, high] = [edge(0), edge(1)];
-        let below = views.map(|view| normal.below(view.edge(low)));
-        let above = views.map(|view| normal.above(view.edge(high)));
-        let inside = views.map(|view| normal.between(view.edge(low), view.edge(high)));
-        let logits = [0, 1].map(|v| normal.logit(inside[v], below[v] + above[v]));
+        let below = both(*views, |view| normal.below(view.edge(low)));
+        let above = both(*views, |view| normal.above(view.edge(high)));
+        let inside = both(*views, |view| {
+            normal.between(view.edge(low), view.edge(high))
+        });
+        let logits = both([0, 1], |v| normal.logit(inside[v], below[v] + above[v]));
         if self.code_bit(coder, contexts, 0, logits, group == 0) {
             return 0;
         }
-        let logits = [0, 1].map(|v| normal.logit(above[v], below[v]));
+        let logits = both([0, 1], |v| normal.logit(above[v], below[v]));
         let positive = self.code_bit(coder, contexts, 1, logits, group > 0);
         let size = group.wrapping_abs();
         let mut reached = if positive { above } else { below };
         for candidate in 1..UNARY_SIZES {
-            let beyond = views.map(|view| {
+            let beyond = both(*views, |view| {
                 if positive {
                     normal.above(view.edge(edge(candidate + 1)))
                 } else {
                     normal.below(view.edge(edge(-candidate)))
                 }
             });
-            let logits = [0, 1].map(|v| normal.logit(beyond[v], reached[v] - beyond[v]));
+            let logits = both([0, 1], |v| normal.logit(beyond[v], reached[v] - beyond[v]));
             let node = 1 + (candidate as usize).min(SIZES) + if positive { SIZES } else { 0 };
             if !self.code_bit(coder, contexts, node, logits, size > candidate) {
                 return if positive { candidate } else { -candidate };
@@ -189,13 +202,12 @@ impl SymbolModel {
         logits: [f32; 2],
         bit: bool,
     ) -> bool {
-        let logits = logits.map(|logit| logit.clamp(-MAX_LOGIT, MAX_LOGIT));
+        let logits = both(logits, |logit| logit.clamp(-MAX_LOGIT, MAX_LOGIT));
         let adaptive = [
             &mut self.by_scale[contexts.scale][node],
             &mut self.by_vicinity[contexts.vicinity][node],
         ];
-        let learned = [0, 1].map(|which| {
-            let bit = &adaptive[which];
+        let learned = both([*adaptive[0], *adaptive[1]], |bit| {
             if bit.seen() < CONFIDENT {
                 logits[0]
             } else {
@@ -206,7 +218,7 @@ impl SymbolModel {
         let mixer = &mut self.mixers[contexts.mixer][node];
         let one = self.logistic.squash(mixer.mix(&inputs));
         let bit = coder.code(bit, to_units(one));
-        mixer.update(&inputs, one, bit, RATE);
+        mixer.update(&inputs, one, bit, self.rate);
         for (adaptive, limit) in adaptive.into_iter().zip(LIMITS) {
             adaptive.update(bit, limit);
         }
@@ -226,18 +238,16 @@ impl SymbolModel {
     ) -> bool {
         let start = first as f32 - 0.5;
         let [middle, end] = [start + half as f32, start + 2.0 * half as f32];
-        let inputs = views.map(|view| {
-            let [start, middle, end] = [start, middle, end].map(|edge| view.edge(edge));
-            let [lower, upper] = [
-                self.normal.between(start, middle),
-                self.normal.between(middle, end),
-            ];
+        let inputs = both(*views, |view| {
+            let (start, middle, end) = (view.edge(start), view.edge(middle), view.edge(end));
+            let lower = self.normal.between(start, middle);
+            let upper = self.normal.between(middle, end);
             self.normal.logit(upper, lower).clamp(-MAX_LOGIT, MAX_LOGIT)
         });
         let mixer = &mut self.refinement[usize::from(ready)];
         let one = self.logistic.squash(mixer.mix(&inputs));
         let bit = coder.code(upper, to_units(one));
-        mixer.update(&inputs, one, bit, RATE);
+        mixer.update(&inputs, one, bit, self.rate);
         bit
     }
 
@@ -268,6 +278,12 @@ impl Default for SymbolModel {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Applies a function to both elements; unlike `map`, always inlined.
+#[inline(always)]
+fn both<T, U>([a, b]: [T; 2], mut function: impl FnMut(T) -> U) -> [U; 2] {
+    [function(a), function(b)]
 }
 
 /// The nearest integer, halves away from zero; saturating.

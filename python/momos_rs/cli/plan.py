@@ -1,0 +1,162 @@
+"""``momos plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import checkpoint, defaults
+from ..plan import BLOCK_SIZES, CAPACITIES, METHODS, STEPS, Plan, plot_plan
+from ..plan import plan as make_plan
+from .console import (
+    debug_option,
+    format_bytes,
+    format_table,
+    json_option,
+    print_json,
+    progress_bar,
+)
+
+__all__ = ["plan"]
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Numbers separated by commas."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Reads ``2,4,8``."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(each) for each in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} are no numbers separated by commas", param, ctx)
+
+
+class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Methods separated by commas."""
+
+    name = "methods"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Reads ``kmeans,trellis``."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(str(value).split(","))
+        known = (*defaults.METHODS, *defaults.STRUCTURED_METHODS)
+        for name in names:
+            if name not in known:
+                self.fail(f"{name!r} is none of {', '.join(known)}", param, ctx)
+        return names
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--methods", type=_Methods(), default=METHODS, show_default=True)
+@click.option(
+    "-s",
+    "--block-sizes",
+    type=_Numbers(int),
+    default=BLOCK_SIZES,
+    show_default=True,
+    help="Block sizes to try, for free motifs.",
+)
+@click.option(
+    "-c",
+    "--capacities",
+    type=_Numbers(float),
+    default=CAPACITIES,
+    show_default=True,
+    help="Capacities to try, for free motifs.",
+)
+@click.option(
+    "--steps",
+    type=_Numbers(float),
+    default=STEPS,
+    show_default=True,
+    help="Spacings of the grid to try, for structured motifs.",
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(0),
+    default=defaults.ITERATIONS,
+    show_default=True,
+    help="Most iterations of k-means.",
+)
+@click.option(
+    "--step-exponent",
+    type=float,
+    default=defaults.STEP_EXPONENT,
+    show_default=True,
+    help="The step of a tensor is proportional to its root mean square to this power.",
+)
+@click.option(
+    "--references/--no-references",
+    default=True,
+    show_default=True,
+    help="Compare with zstd, xz and lossless packing.",
+)
+@click.option("--include", multiple=True, metavar="GLOB", help="As for momos pack.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="As for momos pack.")
+@click.option("--all-parameters", is_flag=True, help="As for momos pack.")
+@click.option("--threads", type=click.IntRange(1), help="Number of threads; all cores by default.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw ratio against error into this file (.png, .svg, .pdf).",
+)
+@click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
+@json_option
+@debug_option
+def plan(model: Path, plot: Path | None, allow_pickle: bool, as_json: bool, **options: Any) -> None:
+    """Pack MODEL in many ways, without writing any, and compare what comes of it."""
+    with progress_bar(enabled=not as_json) as progress:
+        result = make_plan(
+            checkpoint.read(model, allow_pickle=allow_pickle), progress=progress, **options
+        )
+    if plot is not None:
+        plot_plan(result).savefig(plot, dpi=150)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(render(result))
+
+
+def render(result: Plan) -> str:
+    """The plan for people."""
+    rows = [
+        (
+            point.options.removeprefix("--method "),
+            format_bytes(point.bytes),
+            f"{point.ratio:.4g}",
+            f"{point.bits_per_weight:.3g}",
+            f"{point.relative_error:.3g}",
+            "-" if point.bound_ratio is None else f"{point.bound_ratio:.4g}",
+            "*" if point.best else "",
+        )
+        for point in result.points
+    ]
+    header = ("method", "bytes", "ratio", "bits/weight", "relative error", "at the bound", "best")
+    references = [
+        (each.name + (" (sampled)" if each.sampled else ""), f"{each.ratio:.4g}")
+        for each in result.references
+    ]
+    parts = [
+        f"{result.source}: {result.weights:,} weights, {format_bytes(result.bytes_in)}",
+        format_table(rows, header=header),
+    ]
+    if references:
+        parts.append(format_table(references, header=("without any error", "ratio")))
+    parts.append("\n".join(f"  {line}" for line in result.advice))
+    return "\n\n".join(parts)

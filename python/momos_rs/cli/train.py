@@ -1,0 +1,356 @@
+"""``momos train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..experiments import RunConfig
+from ..experiments.config import TRAINING_METHODS
+from ..projection import METHODS
+from .console import (
+    debug_option,
+    format_bytes,
+    format_count,
+    format_table,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
+
+__all__ = ["train"]
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Numbers with commas between them."""
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+        self.name = f"{kind.__name__},..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """The numbers of an argument."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(each) for each in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 2,4,8", param, ctx)
+
+
+_DEFAULT = RunConfig()
+
+
+@click.command()
+@click.option(
+    "--model",
+    default=_DEFAULT.model,
+    show_default=True,
+    help="mlp, convnet, resnet20, or the name of a timm model.",
+)
+@click.option(
+    "--data",
+    default=_DEFAULT.data,
+    show_default=True,
+    help="digits, mnist1d, mnist, fashion_mnist or cifar10.",
+)
+@click.option(
+    "--data-folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where torchvision's data sets lie.",
+)
+@click.option("--download", is_flag=True, help="Download the data into its folder if need be.")
+@click.option(
+    "--method",
+    type=click.Choice(TRAINING_METHODS),
+    default=_DEFAULT.method,
+    show_default=True,
+    help="How to train.",
+)
+@click.option(
+    "-s",
+    "--block-size",
+    "s",
+    type=_Numbers(int),
+    default=(_DEFAULT.s,),
+    show_default="4",
+    help="Values per block; a list with --sweep.",
+)
+@click.option(
+    "-c",
+    "--capacity",
+    type=_Numbers(float),
+    help="Motifs per block; a list with --sweep.  [default: 0.05]",
+)
+@click.option(
+    "-k", "--motifs", "k", type=click.IntRange(1), help="Number of motifs, instead of a capacity."
+)
+@click.option(
+    "--selection",
+    type=click.Choice(METHODS),
+    default=_DEFAULT.selection,
+    show_default=True,
+    help="How motifs are chosen.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="GLOB",
+    help="Make only the parameters of these names a mosaic (repeatable).",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave the parameters of these names alone."
+)
+@click.option(
+    "--bits",
+    "q",
+    type=click.IntRange(2, 31),
+    default=_DEFAULT.q,
+    show_default=True,
+    help="Bits of a weight for the qat methods.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=_DEFAULT.epochs,
+    show_default=True,
+    help="Epochs of training.",
+)
+@click.option(
+    "--tune-epochs",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epochs of motif fine-tuning after them.",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Epochs from one projection to the next.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epochs before projections begin.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=_DEFAULT.batch_size,
+    show_default=True,
+    help="Samples per step.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "sgd"]),
+    default=_DEFAULT.optimizer,
+    show_default=True,
+    help="The optimizer.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=_DEFAULT.learning_rate,
+    show_default=True,
+    help="Learning rate at the start; it falls to zero along a cosine.",
+)
+@click.option(
+    "--tune-learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=_DEFAULT.tune_learning_rate,
+    show_default=True,
+    help="The same for motif fine-tuning.",
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Weight decay of the optimizer.",
+)
+@click.option(
+    "--seed",
+    type=_Numbers(int),
+    default=(0,),
+    show_default="0",
+    help="Seed of everything random; a list with --sweep.",
+)
+@click.option(
+    "--measure",
+    "measures",
+    multiple=True,
+    metavar="NAME",
+    help="Log this complexity measure every epoch (repeatable): bdm, bdm2d, qubd, "
+    "sparsity, norm, gzip, bz2, lzma, zstd.",
+)
+@click.option("--device", default="cpu", show_default=True, help="A torch device.")
+@click.option("--threads", type=click.IntRange(1), help="Number of threads.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The folder of the run or the sweep.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
+@click.option("--force", is_flag=True, help="Replace the run in the folder.")
+@click.option(
+    "--sweep",
+    "sweeping",
+    is_flag=True,
+    help="Train every combination of the block sizes, capacities and seeds, and a "
+    "baseline for each seed; finished runs are not repeated.",
+)
+@json_option
+@quiet_option
+@debug_option
+def train(
+    data_folder: Path | None,
+    download: bool,
+    s: tuple[int, ...],
+    capacity: tuple[float, ...] | None,
+    seed: tuple[int, ...],
+    output: Path,
+    resume: bool,
+    force: bool,
+    sweeping: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train a model as a mosaic of motifs, by the paper's recipes.
+
+    The folder gets the log (one JSON object a line), checkpoints of the first, best and last
+    weights, what resuming needs, and the packed mosaic.
+    """  # fmt: skip
+    if not sweeping and (len(s) > 1 or len(capacity or ()) > 1 or len(seed) > 1):
+        raise click.UsageError("several block sizes, capacities or seeds need --sweep")
+    if capacity is not None and settings["k"] is not None:
+        raise click.UsageError("give either --capacity or --motifs, not both")
+    config = RunConfig(
+        s=s[0], capacity=None if capacity is None else capacity[0], seed=seed[0], **settings
+    )
+    silent = quiet or as_json
+    if sweeping:
+        if settings["k"] is not None:
+            raise click.UsageError("--sweep is over capacities; leave out --motifs")
+        _sweep(config, output, s, capacity or (0.05,), seed, data_folder, download, silent, as_json)
+        return
+    from ..experiments.trainer import train as run
+
+    with progress_bar(enabled=not silent) as bar:
+
+        def show(epoch: int, epochs: int, entry: dict[str, Any]) -> None:
+            if bar is not None:
+                bar("training", epoch, epochs)
+            elif not silent:
+                click.echo(_epoch_line(epoch, epochs, entry))
+
+        result = run(
+            config, folder=output, data_folder=data_folder, download=download,
+            resume=resume, overwrite=force, progress=show,
+        )  # fmt: skip
+    summary = {name: each for name, each in result.summary.items() if name != "motif_counts"}
+    if as_json:
+        print_json({"folder": str(output), **summary})
+    elif not quiet:
+        click.echo(_render(summary, output))
+
+
+def _sweep(
+    config: RunConfig,
+    output: Path,
+    sizes: tuple[int, ...],
+    capacities: tuple[float, ...],
+    seeds: tuple[int, ...],
+    data_folder: Path | None,
+    download: bool,
+    silent: bool,
+    as_json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from ..experiments.sweep import run_name, sweep
+
+    with progress_bar(enabled=not silent) as bar:
+
+        def begin(run: RunConfig, number: int, runs: int) -> None:
+            if bar is not None:
+                bar("training", number - 1, runs)
+            elif not silent:
+                click.echo(f"  run {number:>3}/{runs}  {run_name(run)}")
+
+        rows = sweep(
+            config, output, sizes=sizes, capacities=capacities, seeds=seeds,
+            data_folder=data_folder, download=download, begin=begin,
+        )  # fmt: skip
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    header = ("method", "s", "c", "k", "accuracy", "+-", "distortion", "archive", "ratio")
+    table = [
+        (
+            row.method,
+            _or_dash(row.s, "d"),
+            _or_dash(row.capacity, "g"),
+            _or_dash(row.k, ",d"),
+            f"{100 * row.accuracy:.2f}%",
+            f"{100 * row.accuracy_deviation:.2f}",
+            _or_dash(row.distortion, ".4g"),
+            "-" if row.archive_bytes is None else format_bytes(row.archive_bytes),
+            "-" if row.ratio is None else f"{row.ratio:.1f}x",
+        )
+        for row in rows
+    ]
+    if not silent:
+        click.echo(format_table(table, header=header))
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _epoch_line(epoch: int, epochs: int, entry: dict[str, Any]) -> str:
+    parts = [f"  epoch {epoch:>3}/{epochs}", f"train loss {entry['train_loss']:.4f}"]
+    if "val_accuracy_before" in entry:
+        parts.append(f"val accuracy {entry['val_accuracy_before']:.4f} before projection")
+        parts.append(f"{entry['val_accuracy']:.4f} after")
+    else:
+        parts.append(f"val accuracy {entry['val_accuracy']:.4f}")
+    if "distortion" in entry:
+        parts.append(f"distortion {entry['distortion']:.4g}")
+    return "  ".join(parts)
+
+
+def _render(summary: dict[str, Any], folder: Path) -> str:
+    rows = [
+        ("weights (n)", format_count(summary["parameters"])),
+        ("test accuracy", f"{100 * summary['test_accuracy']:.2f}%"),
+    ]
+    if summary["best"] is not None:
+        best = summary["best"]
+        rows.append(
+            ("best validation accuracy",
+             f"{100 * best['val_accuracy']:.2f}% in epoch {best['epoch']}")
+        )  # fmt: skip
+    if "k" in summary:
+        rows += [
+            ("blocks (m) of size (s)", f"{format_count(summary['m'])} of {summary['s']}"),
+            ("motifs (k), used",
+             f"{format_count(summary['k'])}, {format_count(summary['motifs_used'])}"),
+            ("distortion", f"{summary['distortion']:.6g}"),
+        ]  # fmt: skip
+    if "archive_bytes" in summary:
+        ratio = summary["float32_bytes"] / summary["archive_bytes"]
+        rows.append(("archive", f"{format_bytes(summary['archive_bytes'])}, {ratio:.1f}x smaller"))
+    rows.append(("time", f"{summary['seconds']:.1f} s"))
+    return f"{format_table(rows)}\n  in {folder}"
