@@ -1,6 +1,6 @@
 """One MoMos projection against the chunked matmul-and-argmin formulation in torch.
 
-    python benches/bench_projection.py [--output FILE.md] [--repeats N]
+    python benches/bench_projection.py [--output FILE.md] [--repeats N] [--threads N]
 
 The other side is how the reference implementation assigns blocks: ||x||^2 + ||m||^2 - 2 x m^T by
 ``addmm`` over chunks of blocks within 4 GB, then ``argmin``; selection, statistics and writing back
@@ -147,7 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     cases = [(1_000_000, 0.05, "cpu")]
     if torch.cuda.is_available():
         cases += [
@@ -170,6 +172,7 @@ def main() -> None:
     )
     print(text)
     if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(text)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from models import checkpoint_of
 from momos_rs import checkpoint, errors, packing
 from momos_rs.cli.main import group
 from momos_rs.plan import Plan, plan, plot_plan
-from click.testing import CliRunner
-from models import checkpoint_of
 
 
 def model() -> checkpoint.Checkpoint:
@@ -40,7 +42,7 @@ def result() -> Plan:
 def test_points_are_what_packing_gives(result: Plan) -> None:
     assert len(result.points) == 2 * 2 * 2 + 2
     for point in result.points:
-        options: dict[str, object] = {"method": point.method, "iterations": 3}
+        options: dict[str, Any] = {"method": point.method, "iterations": 3}
         if point.step is not None:
             options["step"] = point.step
         else:
@@ -75,7 +77,14 @@ def test_references_and_advice(result: Plan) -> None:
 def test_the_command_prints_a_table_json_and_a_picture(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "model.safetensors", model())
     command = [
-        "plan", str(tmp_path / "model.safetensors"), "-s", "4", "-c", "0.05", "--steps", "0.5",
+        "plan",
+        str(tmp_path / "model.safetensors"),
+        "-s",
+        "4",
+        "-c",
+        "0.05",
+        "--steps",
+        "0.5",
         "--no-references",
     ]
     shown = CliRunner().invoke(group, command)
@@ -93,9 +102,15 @@ def test_the_command_prints_a_table_json_and_a_picture(tmp_path: Path) -> None:
 def test_the_picture_shows_every_line(result: Plan) -> None:
     pytest.importorskip("matplotlib")
     axes = plot_plan(result).axes[0]
-    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    legend = axes.get_legend()
+    assert legend is not None
+    labels = {text.get_text() for text in legend.get_texts()}
     assert labels == {
-        "kmeans, s = 2", "kmeans, s = 4", "random, s = 2", "random, s = 4", "trellis",
+        "kmeans, s = 2",
+        "kmeans, s = 4",
+        "random, s = 2",
+        "random, s = 4",
+        "trellis",
         "at the paper's bound",
     }
 
@@ -103,9 +118,9 @@ def test_the_picture_shows_every_line(result: Plan) -> None:
 @pytest.mark.parametrize(
     "options", [{"method": "grid"}, {"bits": 3.0}, {"steps": (0.0,)}, {"capacities": (2.0,)}]
 )
-def test_wrong_options_are_refused(options: dict[str, object]) -> None:
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError):
-        plan(model(), **{"references": False, **options})  # type: ignore[arg-type]
+        plan(model(), **{"references": False, **options})
 
 
 def test_a_model_without_matrices_is_refused() -> None:

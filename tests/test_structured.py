@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from models import checkpoint_of, small_model
 from momos_rs import _core, errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.structured import GridPacker, geometries
-from models import checkpoint_of, small_model
 
 
 def as_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -114,9 +116,9 @@ def test_the_order_of_taps_is_found() -> None:
     packer = GridPacker(model, [0], method="trellis")
     best = packer.at(0.1)
     plain = min(
-        _core.quantise_to_grid(
-            as_bytes(values), "F32", geometry, packer.steps(0.1)[0], states=64
-        ).encode().size
+        _core.quantise_to_grid(as_bytes(values), "F32", geometry, packer.steps(0.1)[0], states=64)
+        .encode()
+        .size
         for geometry in geometries(values.size, (48, 288))
     )
     assert best.nbytes < 0.9 * plain
@@ -164,7 +166,7 @@ def test_sensitive_weights_are_kept_nearer() -> None:
         return float((importance * (values - decoded) ** 2).sum())
 
     for method in ("trellis", "grid", "kmeans"):
-        options = {"method": method, "bits": 4, "iterations": 4, "block_size": 2}
+        options: dict[str, Any] = {"method": method, "bits": 4, "iterations": 4, "block_size": 2}
         plain = weighted_error(packing.pack(model, **options))
         weighted = weighted_error(packing.pack(model, sensitivity={"w": importance}, **options))
         assert weighted < 0.97 * plain
@@ -172,6 +174,7 @@ def test_sensitive_weights_are_kept_nearer() -> None:
 
 def test_sensitivities_are_read_and_checked(tmp_path: Path) -> None:
     import torch
+
     from momos_rs.sensitivity import read_sensitivity
 
     model = checkpoint_of({"w": convolution()})
@@ -191,6 +194,7 @@ def test_sensitivities_are_read_and_checked(tmp_path: Path) -> None:
 
 def test_the_fisher_diagonal_is_the_mean_squared_gradient() -> None:
     import torch
+
     from momos_rs import fisher_diagonal
 
     torch.manual_seed(0)

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from . import _core, dials
 from .archive.document import GridRecord
-from .archive.writer import GridSections, write_sections
+from .archive.writer import ArchiveSummary, GridSections, write_sections
 from .checkpoint.model import Checkpoint
 from .defaults import STRUCTURED_METHODS
 from .dials import Found, MissedError
 from .errors import InvalidArgumentError
-from .mosaic import Mosaic, Progress, mosaic_of_bases
+from .mosaic import Mosaic, Motifs, Progress, Refine, mosaic_of_bases
 from .structured import GridMosaic, GridPacker, Sensitivity
 
 if TYPE_CHECKING:
@@ -100,12 +103,20 @@ class Maker:
             return Made(None, None, {"method": self.options.method})
         if structured:
             return self._structured()
-        return self._free() if not self.options.dials else self._free_by_target()
+        return self.of_motifs() if not self.options.dials else self._free_by_target()
 
     # ---- free motifs
 
-    def _free(self, motifs: int | None = None) -> Made:
+    def of_motifs(self, motifs: int | None = None, *, refine: Refine | None = None) -> Made:
+        """The mosaic of free motifs.
+
+        Args:
+            motifs: Number of motifs; as the options say by default.
+            refine: What takes the place of Lloyd's algorithm.
+        """
         options = self.options
+        if refine is None:
+            refine = _core.lloyd if options.sensitivity is None else self._refine_by_weight
         motifs = options.motifs if motifs is None else motifs
         mosaic = mosaic_of_bases(
             [self.model.bases[index] for index in self.members],
@@ -117,6 +128,7 @@ class Maker:
             seed=options.seed,
             force_zero=options.force_zero,
             motif_dtype=options.motif_dtype,
+            refine=refine,
             threads=options.threads,
             progress=self.progress,
         )
@@ -129,6 +141,19 @@ class Maker:
         }
         return Made(mosaic, None, settings)
 
+    def _refine_by_weight(
+        self, blocks: Motifs, table: Motifs, iterations: int, **how: Any
+    ) -> tuple[Motifs, npt.NDArray[np.uint32], list[float]]:
+        from .weighted import block_weights, weighted_lloyd
+
+        assert self._sensitivities is not None
+        weights = block_weights(
+            [self.model.bases[index] for index in self.members],
+            [self._sensitivities[index] for index in self.members],
+            self.options.block_size,
+        )
+        return weighted_lloyd(blocks, weights, table, iterations, **how)
+
     def _free_by_target(self) -> Made:
         options = self.options
         blocks = sum(
@@ -138,10 +163,10 @@ class Maker:
         size = options.dials.most_bytes(self.model.nbytes, self.model.numel)
 
         def trial(motifs: float) -> tuple[float, Made]:
-            made = self._free(int(motifs))
+            made = self.of_motifs(int(motifs))
             if size is not None:
-                return self._file_size(made), made
-            return self._worst_error(*self._errors(made)), made
+                return self.file_size(made), made
+            return self._worst_error(*self.errors(made)), made
 
         found = self._search(
             trial,
@@ -156,16 +181,24 @@ class Maker:
         assert mosaic is not None
         k = mosaic.requested_motifs
         note = f"{options.dials.describe()}: chose c = {k / blocks:.6g} (k = {k})"
-        return dataclasses.replace(found.result, notes=(note,))
+        return Made(mosaic, None, found.result.settings, (note,))
 
     # ---- structured motifs
+
+    def of_step(self, step: float) -> Made:
+        """The mosaic of structured motifs at a step.
+
+        Args:
+            step: Spacing of the grid as a multiple of the root mean square of all weights.
+        """
+        return self._of_grid(self._grid(step))
 
     def _structured(self) -> Made:
         options = self.options
         wanted = options.dials
         size = wanted.most_bytes(self.model.nbytes, self.model.numel)
         if not wanted:
-            return self._of_grid(self._grid(options.step))
+            return self.of_step(options.step)
         if size is not None:
             grid = self._grid_of_size(size)
         elif wanted.max_error is None:
@@ -215,14 +248,14 @@ class Maker:
     def _grid_of_size(self, size: float) -> GridMosaic:
         first = self._grid(self.options.step)
         # What is not in the streams hardly depends on them.
-        rest = self._file_size(self._of_grid(first)) - first.nbytes
+        rest = self.file_size(self._of_grid(first)) - first.nbytes
 
         def trial(step: float) -> tuple[float, GridMosaic]:
             nonlocal rest
             grid = first if step == self.options.step else self._grid(step)
             estimate = rest + grid.nbytes
             if size * (1 - 2 * dials.TOLERANCE) < estimate < size * (1 + dials.TOLERANCE):
-                estimate = self._file_size(self._of_grid(grid))
+                estimate = self.file_size(self._of_grid(grid))
                 rest = estimate - grid.nbytes
             return estimate, grid
 
@@ -284,7 +317,7 @@ class Maker:
         *,
         rising: bool,
     ) -> Found[GridMosaic]:
-        return self._search(
+        found: Found[GridMosaic] = self._search(
             trial,
             target,
             start=self.options.step,
@@ -292,6 +325,7 @@ class Maker:
             high=COARSEST_STEP,
             rising=rising,
         )
+        return found
 
     def _search(
         self, trial: Callable[[float], tuple[float, Any]], target: float, **how: Any
@@ -328,8 +362,12 @@ class Maker:
             f"{self.options.method}; the nearest possible: {' or '.join(nearest)}"
         )
 
-    def _file_size(self, made: Made) -> int:
-        """Size of the archive, which is made and thrown away."""
+    def file_size(self, made: Made) -> int:
+        """Bytes of the archive."""
+        return self.summary(made).file_bytes
+
+    def summary(self, made: Made) -> ArchiveSummary:
+        """What the archive takes, which is made and thrown away."""
         target: Any = _Discard()
         return write_sections(
             target,
@@ -338,13 +376,13 @@ class Maker:
             None if made.grid else made.mosaic,
             self.members,
             copies=self.copies,
-            settings=made.settings,
+            settings={**made.settings, "effort": self.options.effort},
             grid=made.grid,
             effort=self.options.effort,
             threads=self.options.threads,
-        ).file_bytes
+        )
 
-    def _errors(self, made: Made) -> tuple[float, float]:
+    def errors(self, made: Made) -> tuple[float, float]:
         """The relative error over all tensors, and the largest of one of them."""
         assert made.mosaic is not None
         distortion = energy = worst = 0.0

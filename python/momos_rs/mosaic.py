@@ -40,6 +40,9 @@ __all__ = [
 Progress: TypeAlias = "Callable[[str, int, int], object]"
 """Called with a phase, the work done and the work in all, in units of that phase."""
 
+Refine: TypeAlias = "Callable[..., tuple[Motifs, npt.NDArray[np.uint32], list[float]]]"
+"""An algorithm with the arguments of ``_core.lloyd``."""
+
 Motifs: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float64]"
 
 
@@ -202,10 +205,14 @@ def mosaic_of_bases(
     seed: int,
     force_zero: bool,
     motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
+    refine: Refine = _core.lloyd,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Mosaic:
-    """As :func:`build_mosaic`, of bases, which are read one after another."""
+    """As :func:`build_mosaic`, of bases, which are read one after another.
+
+    ``refine`` takes the place of Lloyd's algorithm.
+    """
     if method not in defaults.METHODS:
         raise InvalidArgumentError(
             f"method must be one of {', '.join(defaults.METHODS)}, not {method!r}"
@@ -245,7 +252,7 @@ def mosaic_of_bases(
         indices = assign(table)
     else:
         total = m * (iterations + 1)
-        table, indices, refined = _core.lloyd(
+        table, indices, refined = refine(
             blocks,
             table,
             iterations,

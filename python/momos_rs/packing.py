@@ -196,7 +196,7 @@ def pack(model: Model, *, progress: Progress | None = None, **options: Any) -> b
         InvalidArgumentError: If an option is out of its range.
     """
     target = io.BytesIO()
-    _pack(_as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
+    _pack(as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
     return target.getvalue()
 
 
@@ -255,9 +255,9 @@ def save(model: Model, target: PathLike, *, overwrite: bool = False, **options: 
     if target.suffix != ARCHIVE_SUFFIX:
         if options:
             raise InvalidArgumentError(f"{', '.join(options)}: only .momos files are packed")
-        checkpoint.write(target, _as_checkpoint(model), overwrite=overwrite)
+        checkpoint.write(target, as_checkpoint(model), overwrite=overwrite)
         return
-    _pack(_as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
+    _pack(as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
 
 
 def unpack(archive: bytes, *, max_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -359,6 +359,7 @@ class VerifyReport(Record):
         archive: Path of the archive.
         tensors: Number of tensors.
         bytes: Bytes of the tensors, decoded.
+        codecs: Number of tensors by how they are stored and by which codec.
         against: Path of the model, or None.
         comparison: One entry per tensor, if there is a model.
         matches: Whether the model has the same tensors, apart from errors of the mosaic.
@@ -368,6 +369,7 @@ class VerifyReport(Record):
     archive: str
     tensors: int
     bytes: int
+    codecs: dict[str, int]
     against: str | None
     comparison: tuple[TensorVerification, ...]
     matches: bool
@@ -411,11 +413,21 @@ def verify_file(
             archive=str(source),
             tensors=len(archive),
             bytes=sum(base.nbytes for base in archive.document.bases),
+            codecs=_count_codecs(archive),
             against=None if against is None else str(against),
             comparison=comparison,
             matches=not any(each.problem for each in comparison),
             seconds=time.perf_counter() - start,
         )
+
+
+def _count_codecs(archive: Archive) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for entry in archive.document.entries:
+        stored = archive.document.stored(entry.base)
+        what = f"{stored}, {archive.codec(entry.base)}"
+        counts[what] = counts.get(what, 0) + 1
+    return counts
 
 
 def _options(options: Mapping[str, Any]) -> PackOptions:
@@ -429,7 +441,8 @@ def _options(options: Mapping[str, Any]) -> PackOptions:
         ) from None
 
 
-def _as_checkpoint(model: Model) -> Checkpoint:
+def as_checkpoint(model: Model) -> Checkpoint:
+    """The model as a checkpoint."""
     return model if isinstance(model, Checkpoint) else checkpoint.from_state_dict(model)
 
 
@@ -448,7 +461,7 @@ def _pack(
     watch: Stopwatch,
 ) -> PackReport:
     with watch.phase("select"):
-        copies = _find_copies(model)
+        copies = find_copies(model)
         decisions, members = _select(model, options, copies, options.block_size)
     with watch.phase("mosaic"):
         found = _find_exact(model, members, options, copies, progress)
@@ -537,7 +550,7 @@ def _find_exact(
     return None if mosaic is None else (mosaic, decisions, members)
 
 
-def _find_copies(model: Checkpoint) -> dict[int, int]:
+def find_copies(model: Checkpoint) -> dict[int, int]:
     """Bases that equal an earlier one, with that one's index."""
     originals: dict[tuple[str, int, str], int] = {}
     copies = {}

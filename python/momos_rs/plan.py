@@ -8,19 +8,20 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
 from . import _core, defaults
+from .archive.writer import ArchiveSummary
 from .checkpoint.model import Checkpoint
+from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .making import Made, Maker
-from .mosaic import Motifs, Progress, mosaic_bound
+from .mosaic import Mosaic, Motifs, Progress, mosaic_bound
 from .packing import Model, PackOptions, as_checkpoint, find_copies
-from .dtypes import dtype
 from .report import Record
 from .selection import select
 
@@ -168,7 +169,7 @@ def plan(
         mosaic_weights=sweep.mosaic_weights,
         bytes_in=checkpoint.nbytes,
         points=marked,
-        references=tuple(_references(checkpoint)) if references else (),
+        references=tuple(_references(sweep.without_mosaic())) if references else (),
         advice=tuple(_advice(marked)),
     )
 
@@ -223,11 +224,9 @@ class _Sweep:
         else:
             maker = self._maker(trial, key=None)
             made = maker.of_motifs(refine=self._refine)
-        if made.mosaic is None:
-            raise InvalidArgumentError(
-                f"{self._model.source}: no tensor can become part of a mosaic"
-            )
-        nbytes = maker.file_size(made)
+        assert made.mosaic is not None
+        summary = maker.summary(made)
+        nbytes = summary.file_bytes
         error, _ = maker.errors(made)
         self.mosaic_weights = sum(made.mosaic.elements)
         free = trial.step is None
@@ -242,8 +241,12 @@ class _Sweep:
             ratio=self._model.nbytes / nbytes,
             bits_per_weight=8 * nbytes / self._model.numel,
             relative_error=error,
-            bound_ratio=self._bound_ratio(made, maker, nbytes) if free else None,
+            bound_ratio=self._bound_ratio(made.mosaic, summary) if free else None,
         )
+
+    def without_mosaic(self) -> Maker:
+        """What stores everything exactly."""
+        return Maker(self._model, (), self._copies, self._options)
 
     def _maker(self, trial: _Trial, key: str | None) -> Maker:
         if key is not None and key in self._makers:
@@ -260,6 +263,10 @@ class _Sweep:
             for index, decision in enumerate(decisions)
             if decision.mosaic and index not in self._copies
         ]
+        if not members:
+            raise InvalidArgumentError(
+                f"{self._model.source}: no tensor can become part of a mosaic"
+            )
         maker = Maker(self._model, members, self._copies, options)
         if key is not None:
             self._makers[key] = maker
@@ -295,16 +302,15 @@ class _Sweep:
         self._warm = (table.shape[1], chosen, result[0])
         return result
 
-    def _bound_ratio(self, made: Made, maker: Maker, nbytes: int) -> float:
-        mosaic = made.mosaic
-        assert mosaic is not None
+    def _bound_ratio(self, mosaic: Mosaic, summary: ArchiveSummary) -> float:
         bound = mosaic_bound(
             len(mosaic.indices),
             mosaic.requested_motifs,
             mosaic.block_size,
             8 * dtype(mosaic.dtype).itemsize,
         )
-        rest = nbytes - maker.coded_bytes
+        sections = summary.section_bytes
+        rest = summary.file_bytes - sections["motifs"] - sections["indices"]
         return self._model.nbytes / (rest + bound / 8)
 
 
@@ -334,18 +340,11 @@ def _advice(points: Sequence[PlanPoint]) -> Iterable[str]:
                 )
 
 
-def _references(model: Checkpoint) -> Iterable[Reference]:
-    from .archive.streams import encode_stream
-
-    distinct = [base for index, base in enumerate(model.bases) if index not in find_copies(model)]
-    total = exact = 0
-    pieces = []
-    for base in distinct:
-        data = base.read()
-        kind = dtype(base.dtype)
-        total += data.size
-        exact += len(encode_stream(data, kind.itemsize, floating=kind.floating))
-        pieces.append(data)
+def _references(maker: Maker) -> Iterable[Reference]:
+    model = maker.model
+    pieces = [base.read() for index, base in enumerate(model.bases) if index not in maker.copies]
+    total = sum(piece.size for piece in pieces)
+    exact = maker.file_size(Made(None, None, {}))
     sample = _sample(pieces, total)
     sampled = len(sample) < total
     zstd = zstandard.ZstdCompressor(level=19).compress(sample)
@@ -353,7 +352,7 @@ def _references(model: Checkpoint) -> Iterable[Reference]:
     duplicates = model.nbytes / max(total, 1)
     for name, packed in (("zstd -19", zstd), ("xz -9", xz)):
         yield Reference(name, duplicates * len(sample) / len(packed), sampled)
-    yield Reference("lossless", model.nbytes / max(exact, 1), False)
+    yield Reference("lossless", model.nbytes / exact, False)
 
 
 def _sample(pieces: Sequence[npt.NDArray[np.uint8]], total: int) -> bytes:
@@ -361,8 +360,9 @@ def _sample(pieces: Sequence[npt.NDArray[np.uint8]], total: int) -> bytes:
     if total <= SAMPLE_BYTES:
         return b"".join(piece.tobytes() for piece in pieces)
     length = SAMPLE_BYTES // _SAMPLE_PIECES // 8 * 8
-    starts = [index * (total - length) // (_SAMPLE_PIECES - 1) // 8 * 8
-              for index in range(_SAMPLE_PIECES)]
+    starts = [
+        index * (total - length) // (_SAMPLE_PIECES - 1) // 8 * 8 for index in range(_SAMPLE_PIECES)
+    ]
     parts = []
     offset = 0
     for piece in pieces:
@@ -387,9 +387,7 @@ def plot_plan(result: Plan) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise InvalidArgumentError(
-            "a plot needs matplotlib (pip install matplotlib)"
-        ) from None
+        raise InvalidArgumentError("a plot needs matplotlib (pip install matplotlib)") from None
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
     lines: dict[tuple[str, int | None], list[PlanPoint]] = {}
@@ -430,5 +428,3 @@ def plot_plan(result: Plan) -> Figure:
 
 
 _TICKS: frozenset[float] = frozenset({2.0, 3.0, 5.0, 20.0, 30.0, 50.0})
-
-PlotFormat = Literal["png", "svg", "pdf"]

@@ -22,7 +22,7 @@ from .console import (
 __all__ = ["plan"]
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Numbers separated by commas."""
 
     name = "numbers"
@@ -42,7 +42,7 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r} are no numbers separated by commas", param, ctx)
 
 
-class _Methods(click.ParamType):
+class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Methods separated by commas."""
 
     name = "methods"
@@ -95,7 +95,10 @@ class _Methods(click.ParamType):
     help="Most iterations of k-means.",
 )
 @click.option(
-    "--step-exponent", type=float, default=defaults.STEP_EXPONENT, show_default=True,
+    "--step-exponent",
+    type=float,
+    default=defaults.STEP_EXPONENT,
+    show_default=True,
     help="The step of a tensor is proportional to its root mean square to this power.",
 )
 @click.option(
@@ -116,9 +119,7 @@ class _Methods(click.ParamType):
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @json_option
 @debug_option
-def plan(
-    model: Path, plot: Path | None, allow_pickle: bool, as_json: bool, **options: Any
-) -> None:
+def plan(model: Path, plot: Path | None, allow_pickle: bool, as_json: bool, **options: Any) -> None:
     """Pack MODEL in many ways, without writing any, and compare what comes of it."""
     with progress_bar(enabled=not as_json) as progress:
         result = make_plan(

@@ -7,7 +7,7 @@ counts. All blocks of the model are numbered in the order of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,7 @@ class _Piece:
     rows: slice
     start: int  # range of elements this process holds
     stop: int
+    real: int  # elements of the owned blocks that are not padding
     counted: bool  # whether sums over processes take this process's word for it
 
     @property
@@ -44,6 +45,10 @@ class _Piece:
     @property
     def first_global(self) -> int:
         return self.span.first_block + self.first_owned
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.part.values.device
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Blocks:
         m: Number of blocks in all, over all processes.
         n: Number of weights in all.
         dtype: Type of the blocks, and of motifs.
+        common_dtype: Type of all parameters, None if they differ.
         home: The device on which motifs are made.
     """
 
@@ -87,6 +93,8 @@ class Blocks:
         self.n = sum(target.numel for target in targets)
         wide = any(target.dtype == torch.float64 for target in targets)
         self.dtype = torch.float64 if wide else torch.float32
+        types = {target.dtype for target in targets}
+        self.common_dtype = types.pop() if len(types) == 1 else None
         self.home = next(target.part.values.device for target in targets if target.numel)
         self._communicator = communicator
         self._pieces = self._plan(targets)
@@ -105,7 +113,8 @@ class Blocks:
             rows[part.values.device] = begin + last - first
             counted = part.sharded or rank == 0
             window = slice(begin, begin + last - first)
-            pieces.append(_Piece(target, span, first, window, start, stop, counted))
+            real = max(0, min((last - first) * self.s, target.numel - first * self.s))
+            pieces.append(_Piece(target, span, first, window, start, stop, real, counted))
         self._rows = rows
         return pieces
 
@@ -116,7 +125,7 @@ class Blocks:
         }
         heads = self._exchange(self._own_heads())
         for position, piece in enumerate(self._pieces):
-            flat = matrices[piece.target.part.values.device][piece.rows].view(-1)
+            flat = matrices[piece.device][piece.rows].view(-1)
             values = piece.target.part.values
             if not piece.target.part.sharded:
                 flat[: values.numel()].view(values.shape).copy_(values)
@@ -173,19 +182,25 @@ class Blocks:
                 )
 
     def _rows_of(self, piece: _Piece) -> Tensor:
-        return self._matrices[piece.target.part.values.device][piece.rows]
+        return self._matrices[piece.device][piece.rows]
 
     @property
     def matrices(self) -> dict[torch.device, Tensor]:
         """This process's blocks by device, each (rows, s)."""
         return self._matrices
 
-    @property
-    def counted_matrices(self) -> Iterator[tuple[torch.device, slice]]:
-        """Rows by device that sums over processes take from this process, in order."""
+    def counted_rows(self) -> list[tuple[torch.device, slice]]:
+        """Rows of :attr:`matrices` that sums over processes take from this process."""
+        joined: dict[torch.device, list[slice]] = {}
         for piece in self._pieces:
-            if piece.counted and piece.owned:
-                yield piece.target.part.values.device, piece.rows
+            if not piece.counted or not piece.owned:
+                continue
+            runs = joined.setdefault(piece.device, [])
+            if runs and runs[-1].stop == piece.rows.start:
+                runs[-1] = slice(runs[-1].start, piece.rows.stop)
+            else:
+                runs.append(piece.rows)
+        return [(device, rows) for device, runs in joined.items() for rows in runs]
 
     def take(self, indices: Tensor) -> Tensor:
         """Blocks by their global index.
@@ -197,22 +212,31 @@ class Blocks:
             (n, s) on the home device, the same on every process.
         """
         taken = torch.zeros(len(indices), self.s, dtype=self.dtype, device=self.home)
-        ordered, order = torch.sort(indices, stable=True)
-        for piece in self._pieces:
-            if not piece.counted or not piece.owned:
-                continue
-            edges = torch.tensor([piece.first_global, piece.first_global + piece.owned])
-            low, high = torch.searchsorted(ordered, edges).tolist()
-            if low == high:
-                continue
-            rows = self._rows_of(piece)
-            local = (ordered[low:high] - piece.first_global).to(rows.device)
-            taken[order[low:high].to(self.home)] = rows[local].to(self.home)
+        for device, chosen, rows in self._locate(indices):
+            taken[chosen.to(self.home)] = self._matrices[device][rows.to(device)].to(self.home)
         if self._communicator.size > 1:
             # One process has the block, the others have zero bits: the sum of the patterns is it.
             bits = torch.int64 if self.dtype == torch.float64 else torch.int32
             taken = self._communicator.sum_(taken.view(bits)).view(self.dtype)
         return taken
+
+    def _locate(self, indices: Tensor) -> list[tuple[torch.device, Tensor, Tensor]]:
+        """Which of the blocks are counted here: by device, their positions and their rows."""
+        counted = [piece for piece in self._pieces if piece.counted and piece.owned]
+        if not counted:
+            return []
+        firsts = torch.tensor([piece.first_global for piece in counted])
+        owned = torch.tensor([piece.owned for piece in counted])
+        rows = torch.tensor([piece.rows.start for piece in counted])
+        at = (torch.searchsorted(firsts, indices, right=True) - 1).clamp(min=0)
+        local = indices - firsts[at]
+        here = (local >= 0) & (local < owned[at])
+        found = []
+        for device in self._matrices:
+            on_device = torch.tensor([piece.device == device for piece in counted])
+            (chosen,) = (here & on_device[at]).nonzero(as_tuple=True)
+            found.append((device, chosen, rows[at[chosen]] + local[chosen]))
+        return found
 
     def largest_magnitude(self) -> float:
         """The largest absolute value of any weight."""
@@ -234,9 +258,7 @@ class Blocks:
         """
         if self._communicator.size > 1:
             return None
-        return torch.cat(
-            [indices[p.target.part.values.device][p.rows].to(self.home) for p in self._pieces]
-        )
+        return torch.cat([indices[p.device][p.rows].to(self.home) for p in self._pieces])
 
     def replace(self, motifs: Tensor, indices: dict[torch.device, Tensor]) -> Changes:
         """Writes motifs over the parameters and says what that changed.
@@ -248,53 +270,63 @@ class Blocks:
             motifs: (k, s), in the blocks' dtype, on the home device.
             indices: Motif indices by device, matching :attr:`matrices`.
         """
-        tables = {device: motifs.to(device) for device in self._matrices}
-        tails = self._exchange(self._own_tails(tables, indices))
-        sums = {device: ExactSum(device) for device in self._matrices}
-        changed = torch.zeros(1, dtype=torch.int64, device=self.home)
-        counts = torch.zeros(len(motifs), dtype=torch.int64, device=self.home)
+        new = self._new_values(motifs, indices)
+        tails = self._exchange(self._own_tails(new))
         touched: list[_Piece] = []
         try:
             for position, piece in enumerate(self._pieces):
-                device = piece.target.part.values.device
-                own = self._motif_values(tables[device], indices[device], piece)
-                if piece.counted:
-                    changed += self._compare(piece, own, sums[device]).to(self.home)
-                    counts += torch.bincount(indices[device][piece.rows], minlength=len(motifs)).to(
-                        self.home
-                    )
                 touched.append(piece)
+                own = new[piece.device][piece.rows].view(-1)[: piece.real]
                 self._write(piece, own, self._new_head(piece, tails[:, position]))
+            return self._changes(new, indices, len(motifs))
         except BaseException:
             for piece in touched:
                 self._restore(piece)
             raise
-        total = ExactSum(self.home)
-        for each in sums.values():
-            total.merge(each)
-        total.reduce(self._communicator)
-        figures = self._communicator.sum_(torch.cat([changed, counts])).cpu()
-        return Changes(total.value(), int(figures[0]), figures[1:].clone())
 
-    def _motif_values(self, motifs: Tensor, indices: Tensor, piece: _Piece) -> Tensor:
-        """The owned blocks' new values without padding, flat, in the parameter's dtype."""
-        values = motifs[indices[piece.rows]].view(-1)
-        real = piece.target.numel - piece.first_owned * self.s
-        return values[: max(real, 0)].to(piece.target.dtype)
+    def _new_values(
+        self, motifs: Tensor, indices: dict[torch.device, Tensor]
+    ) -> dict[torch.device, Tensor]:
+        """What the blocks become: rounded to their parameter's dtype, zero where padded."""
+        new = {device: motifs.to(device)[each] for device, each in indices.items()}
+        for piece in self._pieces:
+            rows = new[piece.device][piece.rows]
+            if piece.target.dtype != self.dtype:
+                rows.copy_(rows.to(piece.target.dtype))
+            rows.view(-1)[piece.real :] = 0
+        return new
 
-    def _own_tails(
-        self, tables: dict[torch.device, Tensor], indices: dict[torch.device, Tensor]
-    ) -> list[Tensor]:
+    def _changes(
+        self, new: dict[torch.device, Tensor], indices: dict[torch.device, Tensor], k: int
+    ) -> Changes:
+        distortion = ExactSum(self.home)
+        figures = torch.zeros(1 + k, dtype=torch.int64, device=self.home)
+        step = max(1, _SLICE_VALUES // self.s)
+        for device, rows in self.counted_rows():
+            local = ExactSum(device)
+            for begin in range(rows.start, rows.stop, step):
+                window = slice(begin, min(begin + step, rows.stop))
+                # Exact for float32, and rounded once for float64.
+                difference = (
+                    self._matrices[device][window].to(torch.float64).sub_(new[device][window])
+                )
+                figures[0] += torch.count_nonzero(difference).to(self.home)
+                local.add(_row_sums(difference.mul_(difference)))
+            figures[1:] += torch.bincount(indices[device][rows], minlength=k).to(self.home)
+            distortion.merge(local)
+        distortion.reduce(self._communicator)
+        figures = self._communicator.sum_(figures).cpu()
+        return Changes(distortion.value(), int(figures[0]), figures[1:].clone())
+
+    def _own_tails(self, new: dict[torch.device, Tensor]) -> list[Tensor]:
         """New values of elements that are owned here but held by following processes."""
         tails = []
         for piece in self._pieces:
-            device = piece.target.part.values.device
-            end = (piece.first_owned + piece.owned) * self.s
-            if not piece.target.part.sharded or not piece.owned or end <= piece.stop:
-                tails.append(torch.empty(0, device=device))
-                continue
-            last = tables[device][indices[device][piece.rows][-1]]
-            tails.append(last[self.s - (end - piece.stop) :].to(piece.target.dtype))
+            end = piece.first_owned * self.s + piece.real
+            shared = piece.target.part.sharded and piece.owned
+            held = max(0, end - piece.stop) if shared else 0
+            own = new[piece.device][piece.rows].view(-1)
+            tails.append(own[piece.real - held : piece.real])
         return tails
 
     def _new_head(self, piece: _Piece, tails: Tensor) -> Tensor:
@@ -315,21 +347,6 @@ class Blocks:
         )
         offset = piece.start - bounds[owner][1]
         return tails[owner, offset : offset + length]
-
-    def _compare(self, piece: _Piece, new: Tensor, distortion: ExactSum) -> Tensor:
-        """Adds the squared changes to the sum; returns the number of changed weights, (1,)."""
-        rows = self._rows_of(piece)
-        changed = torch.zeros(1, dtype=torch.int64, device=rows.device)
-        step = max(1, _SLICE_VALUES // self.s) * self.s
-        old = rows.reshape(-1)[: new.numel()]
-        for begin in range(0, new.numel(), step):
-            after = new[begin : begin + step].to(torch.float64)
-            difference = old[begin : begin + step].to(torch.float64) - after
-            changed += torch.count_nonzero(difference)
-            padding = -difference.numel() % self.s
-            padded = torch.nn.functional.pad(difference, (0, padding)).view(-1, self.s)
-            distortion.add(_row_sums(padded * padded))
-        return changed
 
     def _write(self, piece: _Piece, own: Tensor, head: Tensor) -> None:
         values = piece.target.part.values

@@ -178,6 +178,9 @@ class MoMos:
                 table = self._make_motifs(blocks, count, seed, communicator)
             else:
                 table = motifs.to(device=blocks.home, dtype=blocks.dtype)
+            if blocks.common_dtype is not None:
+                # What is written is rounded anyway; so the mosaic holds what the weights are.
+                table = table.to(blocks.common_dtype).to(blocks.dtype)
             indices = {
                 device: _assign(matrix, table.to(device))
                 for device, matrix in blocks.matrices.items()

@@ -92,7 +92,7 @@ def refine(
         indices = {
             device: assign(matrix, motifs.to(device)) for device, matrix in blocks.matrices.items()
         }
-        for device, rows in blocks.counted_matrices:
+        for device, rows in blocks.counted_rows():
             local_sums = torch.zeros(motifs.shape, dtype=torch.int64, device=device)
             integers = torch.round(blocks.matrices[device][rows].to(torch.float64) * scale)
             local_sums.index_add_(0, indices[device][rows], integers.to(torch.int64))

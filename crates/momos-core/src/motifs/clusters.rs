@@ -5,6 +5,8 @@
 
 use rayon::prelude::*;
 
+use crate::error::Result;
+use crate::monitor::Monitor;
 use crate::nearest::Element;
 
 /// Bytes of sums that stay in a second-level cache.
@@ -17,7 +19,7 @@ const MAX_COPIED_BLOCK_SIZE: usize = 16;
 /// Blocks sorted at a time by one thread; the copy stays in cache.
 const CHUNK_LEN: usize = 1 << 15;
 /// Blocks sorted at a time by all threads; bounds the memory for the copy.
-const BATCH_LEN: usize = 1 << 23;
+const BATCH_LEN: usize = 1 << 20;
 
 /// Sums over the blocks of each motif.
 #[derive(Debug)]
@@ -41,26 +43,63 @@ impl Clusters {
     }
 
     /// Sums up the blocks by the motifs they belong to, anew.
-    pub fn gather<T: Element>(&mut self, blocks: &[T], motifs: &[T], indices: &[u32]) {
+    ///
+    /// # Errors
+    /// `Interrupted`, if cancelled.
+    pub fn gather<T: Element>(
+        &mut self,
+        blocks: &[T],
+        motifs: &[T],
+        indices: &[u32],
+        monitor: &Monitor,
+    ) -> Result<()> {
         self.rows.fill(0.0);
-        let small = self.rows.len() * size_of::<f64>() <= CACHED_BYTES;
-        if small || self.block_size > MAX_COPIED_BLOCK_SIZE {
-            self.gather_in_place(blocks, motifs, indices);
-            return;
-        }
-        let batches = blocks.chunks(BATCH_LEN * self.block_size);
-        for (blocks, indices) in batches.zip(indices.chunks(BATCH_LEN)) {
-            self.gather_sorted(blocks, motifs, indices);
+        match self.block_size {
+            2 => self.gather_sized::<T, 2>(blocks, motifs, indices, monitor),
+            4 => self.gather_sized::<T, 4>(blocks, motifs, indices, monitor),
+            8 => self.gather_sized::<T, 8>(blocks, motifs, indices, monitor),
+            _ => self.gather_sized::<T, 0>(blocks, motifs, indices, monitor),
         }
     }
 
+    /// As [`gather`](Self::gather), for blocks of `S` values or, if that is 0, of any size.
+    fn gather_sized<T: Element, const S: usize>(
+        &mut self,
+        blocks: &[T],
+        motifs: &[T],
+        indices: &[u32],
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let small = self.rows.len() * size_of::<f64>() <= CACHED_BYTES;
+        let batches = blocks.chunks(BATCH_LEN * self.block_size);
+        for (blocks, indices) in batches.zip(indices.chunks(BATCH_LEN)) {
+            monitor.check()?;
+            if small || self.block_size > MAX_COPIED_BLOCK_SIZE {
+                self.gather_in_place::<T, S>(blocks, motifs, indices);
+            } else {
+                self.gather_sorted::<T, S>(blocks, motifs, indices);
+            }
+        }
+        Ok(())
+    }
+
     /// Every thread goes through all indices and takes care of some motifs.
-    fn gather_in_place<T: Element>(&mut self, blocks: &[T], motifs: &[T], indices: &[u32]) {
-        let (size, row_len, scale) = (self.block_size, self.block_size + 2, self.scale);
-        let motif_count = motifs.len() / size;
+    fn gather_in_place<T: Element, const S: usize>(
+        &mut self,
+        blocks: &[T],
+        motifs: &[T],
+        indices: &[u32],
+    ) {
+        let (block_size, scale) = (self.block_size, self.scale);
+        let motif_count = motifs.len() / block_size;
         let share = motif_count.div_ceil(rayon::current_num_threads()).max(1);
-        let shares = self.rows.par_chunks_mut(share * row_len).enumerate();
+        let shares = self
+            .rows
+            .par_chunks_mut(share * (block_size + 2))
+            .enumerate();
         shares.for_each(|(number, rows)| {
+            let size = known::<S>(block_size);
+            let row_len = size + 2;
             let first = number * share;
             let count = rows.len() / row_len;
             for (block, &index) in blocks.chunks_exact(size).zip(indices) {
@@ -75,17 +114,27 @@ impl Clusters {
 
     /// Blocks are first sorted, keeping their order, into buckets of motifs whose sums fit the
     /// cache.
-    fn gather_sorted<T: Element>(&mut self, blocks: &[T], motifs: &[T], indices: &[u32]) {
-        let (size, row_len, scale) = (self.block_size, self.block_size + 2, self.scale);
+    fn gather_sorted<T: Element, const S: usize>(
+        &mut self,
+        blocks: &[T],
+        motifs: &[T],
+        indices: &[u32],
+    ) {
+        let (block_size, scale) = (self.block_size, self.scale);
+        let row_len = block_size + 2;
         let shift = (BUCKET_BYTES / (row_len * size_of::<f64>())).ilog2();
-        let bucket_count = (motifs.len() / size).div_ceil(1 << shift);
+        let bucket_count = (motifs.len() / block_size).div_ceil(1 << shift);
         let chunks: Vec<Chunk<T>> = blocks
-            .par_chunks(CHUNK_LEN * size)
+            .par_chunks(CHUNK_LEN * block_size)
             .zip(indices.par_chunks(CHUNK_LEN))
-            .map(|(blocks, indices)| Chunk::sorted(blocks, size, indices, shift, bucket_count))
+            .map(|(blocks, indices)| {
+                Chunk::sorted(blocks, known::<S>(block_size), indices, shift, bucket_count)
+            })
             .collect();
         let buckets = self.rows.par_chunks_mut(row_len << shift).enumerate();
         buckets.for_each(|(bucket, rows)| {
+            let size = known::<S>(block_size);
+            let row_len = size + 2;
             let first = bucket << shift;
             for chunk in &chunks {
                 let range = chunk.starts[bucket]..chunk.starts[bucket + 1];
@@ -139,6 +188,7 @@ struct Chunk<T> {
 }
 
 impl<T: Element> Chunk<T> {
+    #[inline(always)]
     fn sorted(blocks: &[T], size: usize, indices: &[u32], shift: u32, bucket_count: usize) -> Self {
         let mut starts = vec![0; bucket_count + 1];
         for &index in indices {
@@ -163,7 +213,13 @@ impl<T: Element> Chunk<T> {
     }
 }
 
-#[inline]
+/// The size, known to the compiler if `S` is not 0, so that loops over blocks are unrolled.
+#[inline(always)]
+fn known<const S: usize>(size: usize) -> usize {
+    if S == 0 { size } else { S }
+}
+
+#[inline(always)]
 fn add_block<T: Element>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
     let (sums, totals) = row.split_at_mut(block.len());
     let mut distortion = 0.0;
@@ -191,9 +247,10 @@ mod tests {
         let motifs: Vec<f32> = (0..k * size).map(|_| value()).collect();
         let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
         let mut one = Clusters::new(k, size, &blocks);
-        one.gather(&blocks, &motifs, &indices);
+        one.gather(&blocks, &motifs, &indices, &Monitor::new())
+            .unwrap();
         let mut other = Clusters::new(k, size, &blocks);
-        other.gather_in_place(&blocks, &motifs, &indices);
+        other.gather_in_place::<f32, 0>(&blocks, &motifs, &indices);
         assert!(one.rows.len() * size_of::<f64>() > CACHED_BYTES);
         assert_eq!(one.rows, other.rows);
     }

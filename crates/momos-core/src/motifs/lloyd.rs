@@ -49,15 +49,14 @@ pub fn lloyd<T: Element>(
     }
     let mut motifs = motifs.to_vec();
     let mut clusters = Clusters::new(motifs.len() / block_size, block_size, blocks);
-    clusters.gather(blocks, &motifs, &indices);
+    clusters.gather(blocks, &motifs, &indices, monitor)?;
     let mut distortions = vec![clusters.distortion()];
     for _ in 0..iterations {
-        monitor.check()?;
         if !clusters.move_motifs(&mut motifs, usize::from(fixed_zero)) {
             break;
         }
         indices = nearest_motifs(blocks, &motifs, block_size, monitor)?;
-        clusters.gather(blocks, &motifs, &indices);
+        clusters.gather(blocks, &motifs, &indices, monitor)?;
         distortions.push(clusters.distortion());
     }
     Ok(Refined {
