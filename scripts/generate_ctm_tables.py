@@ -35,7 +35,7 @@ SHAPES: tuple[tuple[int, ...], ...] = (
 def load(name: str) -> dict[tuple[int, ...], dict[str, float]]:
     """The CTM table ``name`` of the installed pybdm, by shape and string key."""
     path = distribution("pybdm").locate_file(f"pybdm/ctmdata/{name}.pkl.gz")
-    table: Any = pickle.loads(gzip.decompress(Path(str(path)).read_bytes()))  # noqa: S301
+    table: Any = pickle.loads(gzip.decompress(Path(str(path)).read_bytes()))
     return {tuple(shape): dict(values) for shape, values in table.items()}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,8 +54,9 @@ def relative_errors(archive: bytes, original: Checkpoint = MODEL) -> tuple[float
     ("option", "value"), [("target_ratio", 5.0), ("target_size", 26_000), ("bits", 5.5)]
 )
 def test_a_size_is_met_within_one_per_cent(method: str, option: str, value: float) -> None:
-    archive = packing.pack(MODEL, method=method, iterations=2, **{option: value})
-    limit = Dials(**{option: value}).most_bytes(MODEL.nbytes, MODEL.numel)
+    wish: dict[str, Any] = {option: value}
+    archive = packing.pack(MODEL, method=method, iterations=2, **wish)
+    limit = Dials(**wish).most_bytes(MODEL.nbytes, MODEL.numel)
     assert limit is not None
     assert limit * (1 - TOLERANCE) <= len(archive) <= limit
 
@@ -82,12 +85,10 @@ def test_both_errors_hold_at_once() -> None:
         assert total >= overall * (1 - TOLERANCE) or max(tensors) >= each * (1 - TOLERANCE)
 
 
-def test_the_report_says_what_was_chosen(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_the_report_says_what_was_chosen(tmp_path: Path) -> None:
     from momos_rs import checkpoint
 
-    folder = Path(str(tmp_path))
+    folder = tmp_path
     checkpoint.write(folder / "model.safetensors", MODEL)
     for method, what in [("trellis", "step of"), ("kmeans", "k = ")]:
         report = packing.pack_file(
@@ -108,7 +109,7 @@ def test_the_report_says_what_was_chosen(tmp_path: object) -> None:
         ("grid", {"bits": 200}),
     ],
 )
-def test_what_cannot_be_met_is_answered_by_what_can(method: str, options: dict[str, float]) -> None:
+def test_what_cannot_be_met_is_answered_by_what_can(method: str, options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="the nearest possible") as caught:
         packing.pack(MODEL, method=method, iterations=1, **options)
     assert "\n" not in str(caught.value)
@@ -128,7 +129,7 @@ def test_what_cannot_be_met_is_answered_by_what_can(method: str, options: dict[s
         {"step_exponent": math.inf},
     ],
 )
-def test_impossible_wishes_are_refused(options: dict[str, float]) -> None:
+def test_impossible_wishes_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError):
         packing.pack(MODEL, method="trellis", **options)
 
@@ -139,7 +140,7 @@ def falling(shift: float, power: float) -> Callable[[float], tuple[float, float]
 
 @given(
     shift=st.floats(1e-3, 1e3),
-    power=st.floats(0.3, 3),
+    power=st.floats(0.5, 3),
     target=st.floats(1e-2, 1e2),
     start=st.floats(1e-2, 1e2),
     rising=st.booleans(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def result() -> Plan:
 def test_points_are_what_packing_gives(result: Plan) -> None:
     assert len(result.points) == 2 * 2 * 2 + 2
     for point in result.points:
-        options: dict[str, object] = {"method": point.method, "iterations": 3}
+        options: dict[str, Any] = {"method": point.method, "iterations": 3}
         if point.step is not None:
             options["step"] = point.step
         else:
@@ -101,7 +102,9 @@ def test_the_command_prints_a_table_json_and_a_picture(tmp_path: Path) -> None:
 def test_the_picture_shows_every_line(result: Plan) -> None:
     pytest.importorskip("matplotlib")
     axes = plot_plan(result).axes[0]
-    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    legend = axes.get_legend()
+    assert legend is not None
+    labels = {text.get_text() for text in legend.get_texts()}
     assert labels == {
         "kmeans, s = 2",
         "kmeans, s = 4",
@@ -115,9 +118,9 @@ def test_the_picture_shows_every_line(result: Plan) -> None:
 @pytest.mark.parametrize(
     "options", [{"method": "grid"}, {"bits": 3.0}, {"steps": (0.0,)}, {"capacities": (2.0,)}]
 )
-def test_wrong_options_are_refused(options: dict[str, object]) -> None:
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError):
-        plan(model(), **{"references": False, **options})  # type: ignore[arg-type]
+        plan(model(), **{"references": False, **options})
 
 
 def test_a_model_without_matrices_is_refused() -> None:

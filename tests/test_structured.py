@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -165,7 +166,7 @@ def test_sensitive_weights_are_kept_nearer() -> None:
         return float((importance * (values - decoded) ** 2).sum())
 
     for method in ("trellis", "grid", "kmeans"):
-        options = {"method": method, "bits": 4, "iterations": 4, "block_size": 2}
+        options: dict[str, Any] = {"method": method, "bits": 4, "iterations": 4, "block_size": 2}
         plain = weighted_error(packing.pack(model, **options))
         weighted = weighted_error(packing.pack(model, sensitivity={"w": importance}, **options))
         assert weighted < 0.97 * plain

@@ -22,8 +22,13 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from . import theory
     from .archive import Archive
     from .archive import open_archive as open  # noqa: A004
+    from .bdm import BDM, PerturbationExperiment
+    from .bitplanes import qubd
+    from .complexity import ComplexityTracker
+    from .complexity.measuring import measure as complexity
     from .fisher import fisher_diagonal
     from .mosaic import Mosaic, build_mosaic, mosaic_bound, motif_count
     from .nearest import nearest_motifs
@@ -40,7 +45,9 @@ if TYPE_CHECKING:
     from .report import PackReport
 
 __all__ = [
+    "BDM",
     "Archive",
+    "ComplexityTracker",
     "CorruptionError",
     "InsufficientDataError",
     "InvalidArgumentError",
@@ -48,11 +55,13 @@ __all__ = [
     "MomosError",
     "Mosaic",
     "PackReport",
+    "PerturbationExperiment",
     "ProjectionStats",
     "UnsafeFileError",
     "UnsupportedVersionError",
     "__version__",
     "build_mosaic",
+    "complexity",
     "errors",
     "fisher_diagonal",
     "load",
@@ -62,7 +71,9 @@ __all__ = [
     "open",
     "pack",
     "pack_file",
+    "qubd",
     "save",
+    "theory",
     "unpack",
     "unpack_file",
     "verify_file",
@@ -70,9 +81,12 @@ __all__ = [
 
 _HOMES = {
     "Archive": ("archive", "Archive"),
+    "BDM": ("bdm", "BDM"),
     "MoMos": ("projection", "MoMos"),
     "Mosaic": ("mosaic", "Mosaic"),
     "PackReport": ("report", "PackReport"),
+    "ComplexityTracker": ("complexity", "ComplexityTracker"),
+    "PerturbationExperiment": ("bdm", "PerturbationExperiment"),
     "ProjectionStats": ("projection", "ProjectionStats"),
     "build_mosaic": ("mosaic", "build_mosaic"),
     "fisher_diagonal": ("fisher", "fisher_diagonal"),
@@ -83,6 +97,7 @@ _HOMES = {
     "open": ("archive", "open_archive"),
     "pack": ("packing", "pack"),
     "pack_file": ("packing", "pack_file"),
+    "qubd": ("bitplanes", "qubd"),
     "save": ("packing", "save"),
     "unpack": ("packing", "unpack"),
     "unpack_file": ("packing", "unpack_file"),
@@ -90,8 +105,13 @@ _HOMES = {
 }
 """Module and name of what is imported lazily."""
 
+_MODULES = ("complexity", "theory")
+"""Modules that are public names; ``complexity`` can be called as well."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]

@@ -7,9 +7,9 @@ steps, so a bracketing search finds the setting; it always ends on the permitted
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import InvalidArgumentError
 
@@ -126,7 +126,7 @@ class MissedError(Exception):
         nearest_above: The best trial on the other side, None if there is none.
     """
 
-    def __init__(self, below: Found[object] | None, above: Found[object] | None) -> None:
+    def __init__(self, below: Found[Any] | None, above: Found[Any] | None) -> None:
         super().__init__("no setting reaches the target")
         self.nearest_below = below
         self.nearest_above = above
@@ -160,58 +160,64 @@ def search(
     """
     below: Found[T] | None = None
     above: Found[T] | None = None
+    # The ends of the interval still searched; values need not be quite monotone within it.
+    bracket: dict[bool, Found[T]] = {}
+    stuck = 0
     aim = target * (1 - tolerance / 2)
     setting = _clamp(start, low, high, whole=whole)
     for _ in range(_MOST_TRIALS):
         value, result = trial(setting)
         found = Found(setting, value, result)
-        if value <= target:
-            if below is None or value > below.value:
-                below = found
-            if value >= target * (1 - tolerance):
-                return found
-        elif above is None or value < above.value:
+        permitted = value <= target
+        if permitted and value >= target * (1 - tolerance):
+            return found
+        if permitted and (below is None or value > below.value):
+            below = found
+        if not permitted and (above is None or value < above.value):
             above = found
-        following = _next_setting(found, below, above, aim, low, high, rising=rising, whole=whole)
+        bracket[permitted] = found
+        stuck = max(stuck, 0) + 1 if permitted else min(stuck, 0) - 1
+        if len(bracket) == 2:
+            following = _between(bracket, aim, halve=abs(stuck) > 1, whole=whole)
+        else:
+            following = _onwards(found, aim, low, high, rising=rising, whole=whole)
         if following is None:
             break
         setting = following
     raise MissedError(below, above)
 
 
-def _next_setting(
-    last: Found[T],
-    below: Found[T] | None,
-    above: Found[T] | None,
-    aim: float,
-    low: float,
-    high: float,
-    *,
-    rising: bool,
-    whole: bool,
+def _between(
+    bracket: Mapping[bool, Found[T]], aim: float, *, halve: bool, whole: bool
 ) -> float | None:
-    """The next setting to try; None if there is none left between those tried."""
-    if below is not None and above is not None:
-        a, b = below.setting, above.setting
-        if abs(b - a) <= (1 if whole else 1e-6 * max(a, b)):
-            return None
-        # Both are near straight lines in logarithms.
-        share = 0.5
-        if below.value > 0:
-            share = math.log(aim / below.value) / math.log(above.value / below.value)
-        following = a * (b / a) ** min(max(share, 0.1), 0.9)
-        following = _clamp(following, min(a, b), max(a, b), whole=whole)
-        if following in (a, b):
-            following = _clamp((a + b) / 2, min(a, b), max(a, b), whole=whole)
-        return None if following in (a, b) else following
-    # Only one side is known: go on towards the other, further each time.
+    """The next setting to try between two; None if there is none left."""
+    a, b = bracket[True], bracket[False]
+    low, high = sorted((a.setting, b.setting))
+    if high - low <= (1 if whole else 1e-6 * high):
+        return None
+    # Both are near straight lines in logarithms.
+    share = 0.5
+    if not halve and a.value > 0:
+        share = math.log(aim / a.value) / math.log(b.value / a.value)
+    between: float = a.setting * (b.setting / a.setting) ** min(max(share, 0.05), 0.95)
+    if whole:
+        return min(max(round(between), low + 1), high - 1)
+    return between
+
+
+def _onwards(
+    last: Found[T], aim: float, low: float, high: float, *, rising: bool, whole: bool
+) -> float | None:
+    """The next setting to try while only one side is known; None if the end is reached."""
     wanted = aim / last.value if last.value > 0 else math.inf
     upwards = (wanted > 1) == rising
-    factor = min(max(wanted, 1 / wanted), 16.0) if wanted > 0 else 16.0
-    factor = max(factor, 1.05) ** 1.25
-    following = _clamp(
-        last.setting * factor if upwards else last.setting / factor, low, high, whole=whole
-    )
+    factor = max(min(max(wanted, 1 / wanted), 16.0), 1.05) ** 1.25
+    following = last.setting * factor if upwards else last.setting / factor
+    if whole:
+        following = (
+            max(following, last.setting + 1) if upwards else min(following, last.setting - 1)
+        )
+    following = _clamp(following, low, high, whole=whole)
     return None if following == last.setting else following
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .archive import Archive
+from .archive.document import Document
 from .report import Record
 
 __all__ = ["ArchiveInfo", "MosaicInfo", "TensorInfo", "describe"]
@@ -18,15 +19,18 @@ class TensorInfo(Record):
         name: Its name.
         dtype: Element type.
         shape: Its shape.
-        stored: ``"mosaic"``, ``"exact"``, ``"tied"`` to or ``"copy"`` of an earlier tensor.
-        bytes: Bytes of its section; 0 if it is tied or a copy.
-        bits_per_weight: Bits of its section per element.
+        stored: ``"mosaic"``, ``"grid"``, ``"exact"``, ``"tied"`` to or ``"copy"`` of an earlier
+            tensor.
+        codec: The codec of its stream.
+        bytes: Bytes of its stream; 0 if it is tied or a copy.
+        bits_per_weight: Bits of its stream per element.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     stored: str
+    codec: str
     bytes: int
     bits_per_weight: float
 
@@ -43,7 +47,8 @@ class MosaicInfo(Record):
         dtype: Type of the motifs.
         method: How the motifs were chosen.
         exact: Whether every block equals its motif.
-        index: How indices are coded: ``"prefix"`` or ``"path"``.
+        index: How indices are coded: ``"prefix"`` or ``"path"``; or ``"grid"``: structured motifs,
+            which have no table and no indices.
         code_lengths: For ``"prefix"``, number of motifs by bits of their index's code; a motif
             whose code has b bits represents about one block in 2^b.
     """
@@ -104,26 +109,11 @@ def describe(archive: Archive) -> ArchiveInfo:
                 dtype=base.dtype,
                 shape=entry.shape,
                 stored=stored,
+                codec=archive.codec(entry.base),
                 bytes=nbytes,
                 bits_per_weight=8 * nbytes / entry.numel if entry.numel else 0.0,
             )
         )
-    record = document.mosaic
-    mosaic = (
-        None
-        if record is None
-        else MosaicInfo(
-            block_size=record.block_size,
-            blocks=record.blocks,
-            motifs=record.requested_motifs,
-            motifs_used=record.motifs,
-            dtype=record.dtype,
-            method=str(record.settings.get("method", "unknown")),
-            exact=record.exact,
-            index=record.index,
-            code_lengths={bits: count for bits, count in enumerate(record.code_lengths) if count},
-        )
-    )
     tensor_bytes = sum(base.nbytes for base in document.bases)
     return ArchiveInfo(
         archive=archive.source,
@@ -134,6 +124,36 @@ def describe(archive: Archive) -> ArchiveInfo:
         archive_bytes=summary.file_bytes,
         ratio=tensor_bytes / summary.file_bytes,
         sections=summary.section_bytes,
-        mosaic=mosaic,
+        mosaic=_describe_mosaic(document),
         tensors=tuple(tensors),
+    )
+
+
+def _describe_mosaic(document: Document) -> MosaicInfo | None:
+    if document.grid is not None:
+        grid = document.grid
+        return MosaicInfo(
+            block_size=grid.block_size,
+            blocks=grid.blocks,
+            motifs=grid.motifs,
+            motifs_used=grid.motifs,
+            dtype=grid.dtype,
+            method=str(grid.settings.get("method", "unknown")),
+            exact=False,
+            index="grid",
+            code_lengths={},
+        )
+    record = document.mosaic
+    if record is None:
+        return None
+    return MosaicInfo(
+        block_size=record.block_size,
+        blocks=record.blocks,
+        motifs=record.requested_motifs,
+        motifs_used=record.motifs,
+        dtype=record.dtype,
+        method=str(record.settings.get("method", "unknown")),
+        exact=record.exact,
+        index=record.index,
+        code_lengths={bits: count for bits, count in enumerate(record.code_lengths) if count},
     )

@@ -181,7 +181,7 @@ class Maker:
         assert mosaic is not None
         k = mosaic.requested_motifs
         note = f"{options.dials.describe()}: chose c = {k / blocks:.6g} (k = {k})"
-        return dataclasses.replace(found.result, notes=(note,))
+        return Made(mosaic, None, found.result.settings, (note,))
 
     # ---- structured motifs
 
@@ -317,7 +317,7 @@ class Maker:
         *,
         rising: bool,
     ) -> Found[GridMosaic]:
-        return self._search(
+        found: Found[GridMosaic] = self._search(
             trial,
             target,
             start=self.options.step,
@@ -325,6 +325,7 @@ class Maker:
             high=COARSEST_STEP,
             rising=rising,
         )
+        return found
 
     def _search(
         self, trial: Callable[[float], tuple[float, Any]], target: float, **how: Any

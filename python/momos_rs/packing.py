@@ -359,6 +359,7 @@ class VerifyReport(Record):
         archive: Path of the archive.
         tensors: Number of tensors.
         bytes: Bytes of the tensors, decoded.
+        codecs: Number of tensors by how they are stored and by which codec.
         against: Path of the model, or None.
         comparison: One entry per tensor, if there is a model.
         matches: Whether the model has the same tensors, apart from errors of the mosaic.
@@ -368,6 +369,7 @@ class VerifyReport(Record):
     archive: str
     tensors: int
     bytes: int
+    codecs: dict[str, int]
     against: str | None
     comparison: tuple[TensorVerification, ...]
     matches: bool
@@ -411,11 +413,21 @@ def verify_file(
             archive=str(source),
             tensors=len(archive),
             bytes=sum(base.nbytes for base in archive.document.bases),
+            codecs=_count_codecs(archive),
             against=None if against is None else str(against),
             comparison=comparison,
             matches=not any(each.problem for each in comparison),
             seconds=time.perf_counter() - start,
         )
+
+
+def _count_codecs(archive: Archive) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for entry in archive.document.entries:
+        stored = archive.document.stored(entry.base)
+        what = f"{stored}, {archive.codec(entry.base)}"
+        counts[what] = counts.get(what, 0) + 1
+    return counts
 
 
 def _options(options: Mapping[str, Any]) -> PackOptions:

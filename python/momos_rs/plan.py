@@ -224,10 +224,7 @@ class _Sweep:
         else:
             maker = self._maker(trial, key=None)
             made = maker.of_motifs(refine=self._refine)
-        if made.mosaic is None:
-            raise InvalidArgumentError(
-                f"{self._model.source}: no tensor can become part of a mosaic"
-            )
+        assert made.mosaic is not None
         summary = maker.summary(made)
         nbytes = summary.file_bytes
         error, _ = maker.errors(made)
@@ -266,6 +263,10 @@ class _Sweep:
             for index, decision in enumerate(decisions)
             if decision.mosaic and index not in self._copies
         ]
+        if not members:
+            raise InvalidArgumentError(
+                f"{self._model.source}: no tensor can become part of a mosaic"
+            )
         maker = Maker(self._model, members, self._copies, options)
         if key is not None:
             self._makers[key] = maker

@@ -42,7 +42,7 @@ Sensitivity: TypeAlias = "float | npt.NDArray[np.float32]"
 STATES: Mapping[str, int] = {"grid": 1, "trellis": 64}
 
 TRIAL_ELEMENTS = 1 << 21
-"""Tensors of up to this many elements are coded in several orders on trial."""
+"""Tensors of up to this many elements are tried in several orders."""
 
 _WEIGHT_RANGE = 64.0
 """Weights of a tensor's elements are kept within this factor of their mean: beyond it, an element
@@ -330,21 +330,22 @@ def _normalised(
 
 
 def _best_geometry(member: _Member, step: float, threads: int | None) -> _core.GridGeometry:
-    """The order that takes the fewest bytes, by a trial without a trellis."""
+    """The order that takes the fewest bytes, by an estimate without a trellis."""
     candidates = geometries(member.base.numel, member.shape)
     if len(candidates) == 1 or member.base.numel > TRIAL_ELEMENTS:
         return candidates[0]
     data = member.base.read()
-
-    def size(geometry: _core.GridGeometry) -> int:
-        tensor = _core.quantise_to_grid(data, member.base.dtype, geometry, step, threads=threads)
-        return tensor.encode(threads=threads).size
-
-    return min(candidates, key=size)
+    return min(
+        candidates,
+        key=lambda geometry: _core.estimate_grid(
+            data, member.base.dtype, geometry, step, threads=threads
+        ),
+    )
 
 
 LONGEST_ROW = 1024
-"""Longest row within which values are predicted from others."""
+"""Longest row within which values are predicted from others; the work grows with its square. From
+less than half as many rows there would be little to learn."""
 
 FLAT_COLUMNS = 1024
 """Columns of tensors without rows of their own."""
@@ -373,7 +374,7 @@ def geometries(elements: int, shape: Sequence[int]) -> list[_core.GridGeometry]:
             elements,
             length,
             transposed=transposed,
-            within=4 <= length <= LONGEST_ROW and count >= 8,
+            within=4 <= length <= min(LONGEST_ROW, 2 * count),
             lags=[lag for lag in lags if lag < count],
             period=taps,
         )

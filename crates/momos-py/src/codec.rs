@@ -4,12 +4,15 @@ use momos_core::codec::motif_tree::MotifTree as Tree;
 use momos_core::codec::paths::{self, Effort};
 use momos_core::codec::planes::Rotation;
 use momos_core::codec::prefix_code::PrefixCode;
-use momos_core::codec::{self, indices, motif_coder, motif_table, planes, repeats};
+use momos_core::codec::{self, float_coder, indices, motif_coder, motif_table, planes, repeats};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::arrays::{Bytes, contiguous, float_type};
 use crate::runtime::{invalid_argument, run, to_python_error};
+
+/// Bytes made for Python.
+type ByteArray<'py> = Bound<'py, PyArray1<u8>>;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(digest, module)?)?;
@@ -19,6 +22,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(decode_motifs, module)?)?;
     module.add_function(wrap_pyfunction!(regroup_motifs, module)?)?;
     module.add_function(wrap_pyfunction!(restore_motifs, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_floats, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_floats, module)?)?;
     module.add_function(wrap_pyfunction!(split_planes, module)?)?;
     module.add_function(wrap_pyfunction!(join_planes, module)?)?;
     module.add_function(wrap_pyfunction!(sample_repeats, module)?)?;
@@ -145,6 +150,40 @@ fn restore_motifs<'py>(
     let (float, regrouped) = (float_type(dtype)?, contiguous(&regrouped)?);
     let out = run(py, None, None, |_| {
         motif_table::restore(regrouped, block_size, float, motifs)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
+/// Codes little-endian floats of `size` bytes (1, 2, 4 or 8): the modelled part and the byte planes
+/// of the other bits, both uint8.
+#[pyfunction]
+fn encode_floats<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    size: usize,
+) -> PyResult<(ByteArray<'py>, ByteArray<'py>)> {
+    let data = contiguous(&data)?;
+    let (modelled, planes) = run(py, None, None, |monitor| {
+        float_coder::encode(data, size, monitor)
+    })?;
+    Ok((
+        PyArray1::from_vec(py, modelled),
+        PyArray1::from_vec(py, planes),
+    ))
+}
+
+/// Inverts `encode_floats`, given the number of elements.
+#[pyfunction]
+fn decode_floats<'py>(
+    py: Python<'py>,
+    modelled: Bytes<'py>,
+    planes: Bytes<'py>,
+    elements: usize,
+    size: usize,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (modelled, planes) = (contiguous(&modelled)?, contiguous(&planes)?);
+    let out = run(py, None, None, |monitor| {
+        float_coder::decode(modelled, planes, elements, size, monitor)
     })?;
     Ok(PyArray1::from_vec(py, out))
 }

@@ -14,6 +14,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<GridTensor>()?;
     module.add_function(wrap_pyfunction!(quantise_to_grid, module)?)?;
     module.add_function(wrap_pyfunction!(decode_grid, module)?)?;
+    module.add_function(wrap_pyfunction!(estimate_grid, module)?)?;
     Ok(())
 }
 
@@ -159,6 +160,25 @@ fn quantise_to_grid(
         stream::quantise(&values, importance, &options, monitor)
     })?;
     Ok(GridTensor { multiples })
+}
+
+/// About the bytes that a tensor takes on a plain grid of `step`, in the order of `geometry`.
+#[pyfunction]
+#[pyo3(signature = (tensor, dtype, geometry, step, *, threads=None))]
+fn estimate_grid(
+    py: Python<'_>,
+    tensor: Bytes<'_>,
+    dtype: &str,
+    geometry: &GridGeometry,
+    step: f32,
+    threads: Option<usize>,
+) -> PyResult<f64> {
+    let (float, tensor) = (float_type(dtype)?, contiguous(&tensor)?);
+    run(py, threads, None, |monitor| {
+        let mut values = vec![0f64; float.count(tensor)?];
+        f64::read_bytes(&mut values, tensor, float);
+        stream::estimate(&values, &geometry.geometry, step, monitor)
+    })
 }
 
 /// Decodes the stream of a tensor of `elements` elements.

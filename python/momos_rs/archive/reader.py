@@ -27,6 +27,7 @@ from .document import (
     BaseRecord,
     Document,
     GridRecord,
+    Kind,
     check_version,
     decode_document,
 )
@@ -49,6 +50,13 @@ __all__ = ["Archive", "open_archive"]
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Buffer: TypeAlias = "mmap.mmap | bytes"
 Decode: TypeAlias = "Callable[[Bytes, int], npt.NDArray[np.uint32]]"
+
+CODECS: Mapping[Kind, Mapping[int, str]] = {
+    "mosaic": {0: "fixed width", 1: "prefix code", 2: "contexts", 3: "mixing"},
+    "exact": {0: "stored", 1: "zstd", 2: "planes", 3: "rotated planes", 4: "floats"},
+    "grid": {0: "grid"},
+}
+"""Names of the codecs of streams by their first byte."""
 
 GROUPS_KEPT = 4
 """Decoded groups of small tensors that are kept while their neighbours are read."""
@@ -198,6 +206,16 @@ class Archive(Mapping[str, "torch.Tensor"]):
                 base.dtype,
                 progress=progress,
             )
+
+    def codec(self, index: int) -> str:
+        """The codec of the stream of a base; of the original for a copy."""
+        copy_of = self.document.bases[index].copy_of
+        at = self.document.stream_of[index if copy_of is None else copy_of]
+        stream = self.document.streams[at]
+        if not stream.nbytes:
+            return "none"
+        first = self._buffer[self._header.data_start + self._starts[at]]
+        return CODECS[stream.kind].get(first, f"unknown ({first})")
 
     def mosaic(self) -> Mosaic | None:
         """The mosaic, its motifs in the archive's order; None if everything is exact."""

@@ -9,11 +9,12 @@ id    codec               what follows
 1     zstd                chunks of the bytes
 2     planes              chunks of byte planes
 3     rotated planes      chunks of byte planes of elements rotated left by one bit
+4     floats              chunks of elements whose exponents are modelled
 ====  ==================  ==========================================================
 
-Chunks are independent zstd frames, preceded by the lengths of all but the last (u64,
-little-endian). A chunk holds :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK` elements, the last one
-what is left.
+Chunks are independent (zstd frames for codecs 1 to 3), preceded by the lengths of all but the last
+(u64, little-endian). A chunk holds :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK` elements, the last
+one what is left.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from .. import _core
+from .. import _core, defaults
 from ..errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
 from ..limits import ELEMENTS_PER_CHUNK
 
@@ -35,7 +36,8 @@ __all__ = ["decode_stream", "encode_stream"]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
-_STORED, _ZSTD, _PLANES, _ROTATED_PLANES = range(4)
+_STORED, _ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS = range(5)
+_FLOAT_SIZES = (1, 2, 4, 8)
 _LEVEL = 9
 """Beyond this level noise-like mantissas cost time and gain nothing."""
 
@@ -43,13 +45,20 @@ _TRIAL_ELEMENTS = 1 << 16
 """Elements, from the middle of a tensor, on which codecs compete."""
 
 
-def encode_stream(data: Bytes, itemsize: int, *, floating: bool) -> bytes:
+def encode_stream(
+    data: Bytes,
+    itemsize: int,
+    *,
+    floating: bool,
+    effort: defaults.Effort = defaults.EFFORT,
+) -> bytes:
     """The shortest of the codecs, by a trial on a part of the data.
 
     Args:
         data: Little-endian elements, uint8.
         itemsize: Bytes per element.
         floating: Whether the elements are floating numbers.
+        effort: How much time coding may take; ``"fast"`` uses no models.
 
     Returns:
         The stream, never more than one byte longer than the data.
@@ -59,6 +68,8 @@ def encode_stream(data: Bytes, itemsize: int, *, floating: bool) -> bytes:
         candidates.append(_PLANES)
         if floating:
             candidates.append(_ROTATED_PLANES)
+    if floating and effort != "fast" and itemsize in _FLOAT_SIZES:
+        candidates.append(_FLOATS)
     codec = candidates[0]
     if len(candidates) > 1:
         span = min(_TRIAL_ELEMENTS * itemsize, data.size)
@@ -95,7 +106,7 @@ def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
         if payload.size != nbytes:
             raise _wrong_length(payload.size, nbytes)
         return payload
-    if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES):
+    if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS):
         raise UnsupportedVersionError(f"stream codec {codec} is not known to this version")
     step = ELEMENTS_PER_CHUNK * itemsize
     sizes = [min(step, nbytes - start) for start in range(0, nbytes, step)]
@@ -123,13 +134,51 @@ def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
 
 
 def _encode_chunk(chunk: Bytes, itemsize: int, codec: int) -> bytes:
+    if codec == _FLOATS:
+        return _encode_floats(chunk, itemsize)
     if codec != _ZSTD:
         chunk = _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(chunk).data)
+    return _compress(chunk)
+
+
+def _compress(data: Bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(data).data)
 
 
 def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes:
-    data = np.ascontiguousarray(chunk).data
+    if codec == _FLOATS:
+        return _decode_floats(chunk, nbytes // itemsize, itemsize)
+    result = _decompress(chunk, nbytes)
+    if codec == _ZSTD:
+        return result
+    return _core.join_planes(result, itemsize, codec == _ROTATED_PLANES)
+
+
+def _encode_floats(chunk: Bytes, itemsize: int) -> bytes:
+    modelled, planes = _core.encode_floats(chunk, itemsize)
+    # A frame of its own for each plane: what they hold has nothing in common.
+    frames = map(_compress, np.split(planes, itemsize - 1) if itemsize > 1 else [])
+    parts = [modelled.tobytes(), *frames]
+    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def _decode_floats(chunk: Bytes, elements: int, itemsize: int) -> Bytes:
+    parts = []
+    for _ in range(itemsize):
+        length = int.from_bytes(chunk[:4].tobytes(), "little")
+        if chunk.size - 4 < length:
+            raise InsufficientDataError("a stream ends early")
+        parts.append(chunk[4 : 4 + length])
+        chunk = chunk[4 + length :]
+    if chunk.size:
+        raise CorruptionError("a stream has bytes left over")
+    planes = [np.zeros(0, np.uint8), *(_decompress(part, elements) for part in parts[1:])]
+    return _core.decode_floats(parts[0], np.concatenate(planes), elements, itemsize)
+
+
+def _decompress(frame: Bytes, nbytes: int) -> Bytes:
+    """What a zstd frame holds, which must be so many bytes."""
+    data = np.ascontiguousarray(frame).data
     try:
         # A frame says how much it holds; believing it before it is checked would allocate that.
         announced = zstandard.get_frame_parameters(data).content_size
@@ -142,10 +191,7 @@ def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes
         raise CorruptionError(f"a stream is not valid zstd: {error}") from None
     if len(decoded) != nbytes:
         raise _wrong_length(len(decoded), nbytes)
-    result = np.frombuffer(decoded, np.uint8)
-    if codec == _ZSTD:
-        return result
-    return _core.join_planes(result, itemsize, codec == _ROTATED_PLANES)
+    return np.frombuffer(decoded, np.uint8)
 
 
 def _split(payload: Bytes, count: int) -> list[Bytes]:

@@ -113,9 +113,8 @@ class _Spool:
         """Appends to a section; returns the size and the digest of what was appended."""
         view = np.frombuffer(data, np.uint8)
         if section not in self.files:
-            self.files[section] = self.stack.enter_context(
-                tempfile.TemporaryFile(dir=self.directory)
-            )
+            file = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115 - the stack closes it
+            self.files[section] = self.stack.enter_context(file)
         self.files[section].write(view.data)
         self.sizes[section] = self.sizes.get(section, 0) + view.size
         return view.size, section_digest(view)
@@ -222,7 +221,7 @@ def write_sections(
         exact = [index for index in range(len(checkpoint.bases)) if index not in apart]
         done = len(checkpoint.bases) - len(exact)
         for group in _groups(checkpoint, exact):
-            spool.add_stream("exact", group, _encode_exact(checkpoint, group))
+            spool.add_stream("exact", group, _encode_exact(checkpoint, group, effort))
             done += len(group)
             report("encode", done, len(checkpoint.bases))
         document = Document(
@@ -363,11 +362,11 @@ def _groups(checkpoint: Checkpoint, bases: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _encode_exact(checkpoint: Checkpoint, group: Sequence[int]) -> bytes:
+def _encode_exact(checkpoint: Checkpoint, group: Sequence[int], effort: defaults.Effort) -> bytes:
     kind = dtype(checkpoint.bases[group[0]].dtype)
     data = [checkpoint.bases[index].read() for index in group]
     whole = data[0] if len(data) == 1 else np.concatenate(data)
-    return encode_stream(whole, kind.itemsize, floating=kind.floating)
+    return encode_stream(whole, kind.itemsize, floating=kind.floating, effort=effort)
 
 
 def _head(document: bytes, sections: Sequence[tuple[str, int]]) -> bytes:

@@ -19,7 +19,7 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A number of bytes, with or without a unit."""
 
     name = "bytes"

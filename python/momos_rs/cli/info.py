@@ -21,7 +21,11 @@ from .console import (
 __all__ = ["info"]
 
 
-_INDEX_CODINGS = {"prefix": "prefix code", "path": "adaptive paths in a tree of motifs"}
+_INDEX_CODINGS = {
+    "prefix": "prefix code",
+    "path": "adaptive paths in a tree of motifs",
+    "grid": "coordinates (structured motifs)",
+}
 
 
 @click.command()
@@ -88,12 +92,13 @@ def render(description: ArchiveInfo) -> str:
                     each.dtype,
                     "x".join(map(str, each.shape)) or "scalar",
                     each.stored,
+                    each.codec,
                     format_bytes(each.bytes),
                     f"{each.bits_per_weight:.3g}",
                 )
                 for each in description.tensors
             ],
-            header=("tensor", "type", "shape", "stored", "bytes", "bits/weight"),
+            header=("tensor", "type", "shape", "stored", "codec", "bytes", "bits/weight"),
         )
     )
     return "\n\n".join(parts)

@@ -22,7 +22,7 @@ from .console import (
 __all__ = ["plan"]
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Numbers separated by commas."""
 
     name = "numbers"
@@ -42,7 +42,7 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r} are no numbers separated by commas", param, ctx)
 
 
-class _Methods(click.ParamType):
+class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Methods separated by commas."""
 
     name = "methods"

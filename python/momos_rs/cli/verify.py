@@ -72,6 +72,8 @@ def render(report: VerifyReport) -> str:
         f"{report.archive}: whole: {format_count(report.tensors)} tensors, "
         f"{format_bytes(report.bytes)}, decoded in {report.seconds:.2f} s"
     ]
+    counted = (f"{count} {what}" for what, count in report.codecs.items())
+    lines.append(f"coded as: {'; '.join(counted)}")
     if report.against is not None:
         rows = []
         for each in report.comparison:

@@ -33,13 +33,14 @@ th[aria-sort=descending] button::after { content: " \\25BC"; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 figure { margin: 0; background: #fff; border-radius: 6px; flex: 1 1 20rem; max-width: 34rem; }
 figure img { width: 100%; height: auto; display: block; }
+small { display: block; opacity: .75; white-space: normal; }
 dt { font-weight: 600; margin-top: .4rem; }
 dd { margin: 0; }
 summary { cursor: pointer; font-weight: 600; margin: 1rem 0 .5rem; }
 @media (max-width: 40rem) {
   body { padding: .75rem; font-size: 14px; }
   th, td { padding: .3rem .4rem; }
-  td.text { max-width: 9rem; white-space: normal; overflow-wrap: break-word; }
+  td.text { max-width: 11rem; white-space: normal; overflow-wrap: break-word; }
 }
 """
 
@@ -50,7 +51,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const descending = head.ariaSort === "ascending";
     heads.forEach(each => each.ariaSort = "none");
     head.ariaSort = descending ? "descending" : "ascending";
-    const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const key = row => row.cells[column].dataset.value ?? row.cells[column].innerText;
     const rows = [...table.tBodies[0].rows].sort((a, b) => {
       const [x, y] = [key(a), key(b)], [p, q] = [parseFloat(x), parseFloat(y)];
       // What was not measured stays last either way.
@@ -128,18 +129,24 @@ def render_page(
 def _figures(report: ComplexityReport, row: Row) -> str:
     """The figures of a single model, one below the other."""
     against = {}
+    columns = ["figure", "value"]
     if report.baseline is not None:
         against = {each.figure: each.ratio for each in report.baseline.ratios}
-    rows: list[Row] = []
+        columns.append(f"over {report.baseline.source}")
+    lines = []
     for name, value in row.items():
         if name == "model" or (report.baseline is not None and name.endswith(_over(report))):
             continue
-        line: Row = {"figure": name, "value": value}
+        cells = [
+            f'<td class="text">{_text(name)}<small>{_text(_meaning(name))}</small></td>',
+            _cell(value, name),
+        ]
         if report.baseline is not None:
-            line[f"over {report.baseline.source}"] = against.get(name)
-        line["meaning"] = _meaning(name)
-        rows.append(line)
-    return f"<p>{_text(report.source)}</p>{_table(rows)}"
+            cells.append(_cell(against.get(name), columns[-1]))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    kinds = {"figure": ' class="text"'}
+    table = _framed([_head(each, kinds.get(each, ""), each) for each in columns], lines)
+    return f"<p>{_text(report.source)}</p>{table}"
 
 
 def _over(report: ComplexityReport) -> str:
@@ -215,17 +222,22 @@ def _without_planes(row: Row) -> Row:
 
 def _table(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    head = "".join(
-        f'<th scope="col"{_kind(rows, column)} title="{_text(_meaning(column))}">'
-        f'<button type="button">{_text(column)}</button></th>'
-        for column in columns
-    )
-    body = "".join(
+    heads = [_head(column, _kind(rows, column), _meaning(column)) for column in columns]
+    lines = [
         f"<tr>{''.join(_cell(row.get(column), column) for column in columns)}</tr>" for row in rows
-    )
+    ]
+    return _framed(heads, lines)
+
+
+def _head(column: str, kind: str, meaning: str) -> str:
+    button = f'<button type="button">{_text(column)}</button>'
+    return f'<th scope="col"{kind} title="{_text(meaning)}">{button}</th>'
+
+
+def _framed(heads: Sequence[str], lines: Sequence[str]) -> str:
     return (
-        '<div class="wide"><table class="sortable">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="wide"><table class="sortable"><thead><tr>{"".join(heads)}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

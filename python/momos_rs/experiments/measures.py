@@ -24,9 +24,9 @@ def measure(model: nn.Module, measures: Sequence[str]) -> dict[str, float]:
     Raises:
         InvalidArgumentError: If there is no such measure.
     """
-    from .. import complexity
+    from ..complexity.measuring import measure as measure_complexity
 
-    report = complexity.measure(model, measures=list(measures))
+    report = measure_complexity(model, measures=list(measures))
     found: dict[str, float | None] = {"sparsity": report.sparsity, "l2": report.l2}
     if report.signs is not None:
         found["bdm"] = report.signs.bdm

@@ -15,6 +15,7 @@
 //! | [`motif_table`] | the motifs, sorted, so that a general compressor sees their structure |
 //! | [`repeats`] | (how many blocks differ) |
 //! | [`grid`] | tensors whose values are multiples of a step, chosen for few bits |
+//! | [`float_coder`] | floats, their exponents by adaptive models |
 //! | [`planes`] | any tensor, its bytes regrouped by significance, likewise |
 //!
 //! The layout of every stream is written down in `docs/format.md`.
@@ -22,6 +23,7 @@
 pub mod bits;
 pub mod chunks;
 pub mod fixed_width;
+pub mod float_coder;
 pub mod grid;
 pub mod indices;
 pub mod model;

@@ -66,7 +66,7 @@ impl AdaptiveBit {
         let one = i32::from(self.one);
         let target = i32::from(bit) << 16;
         // |target - one| < 2^16 and the step is below 2^15: the product fits 31 bits.
-        let moved = one + ((target - one) * STEPS[usize::from(self.seen)] >> 15);
+        let moved = one + (((target - one) * STEPS[usize::from(self.seen)]) >> 15);
         self.one = moved.clamp(MARGIN, 65536 - MARGIN) as u16;
         self.seen = (self.seen + 1).min(limit);
     }

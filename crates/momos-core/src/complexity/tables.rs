@@ -38,6 +38,8 @@ pub struct Blocks {
     ranking: Vec<(f64, u64)>,
 }
 
+// There are few tables, and none is moved after it was made.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Lookup {
     /// By key.

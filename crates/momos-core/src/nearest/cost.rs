@@ -36,7 +36,8 @@ impl Kernel {
     /// Expected nanoseconds of processor time for `m` blocks and `k` different motifs of
     /// `block_size` values.
     ///
-    /// Fitted to gaussian blocks on one core of a Zen 4 processor; only ratios matter.
+    /// Fitted to gaussian blocks, and at s = 8 to layers of mixed scale, on one core of a Zen 4
+    /// processor; only ratios matter.
     pub fn cost(self, m: usize, k: usize, block_size: usize, isa: Isa) -> f64 {
         let (m, k, s) = (m as f64, k as f64, block_size as f64);
         match self {
@@ -58,11 +59,11 @@ impl Kernel {
                     (10.0, 0.37),
                     (9.5, 0.45),
                     (5.9, 0.55),
-                    (3.1, 0.66),
+                    (4.5, 0.66),
                 ];
                 let slower = match isa {
                     Isa::Avx512 => 1.0,
-                    Isa::Avx2 => 1.25,
+                    Isa::Avx2 => 1.0 + 0.06 * s,
                     Isa::Portable => 2.6,
                 };
                 let (factor, power) = WALK[block_size.min(WALK.len()) - 1];

@@ -38,7 +38,7 @@ const LEAF_LEN: usize = 24;
 /// Levels of sixteen-wide nodes above as many leaves as there are 32-bit indices.
 const MAX_NODE_LEVELS: usize = 8;
 /// Groups searched between two looks at the monitor.
-const GROUPS_PER_CHECK: usize = 256;
+const GROUPS_PER_CHECK: usize = 32;
 
 /// Largest block size this search is compiled for.
 pub const MAX_BLOCK_SIZE: usize = 1 << COORDINATE_BITS;
@@ -74,7 +74,7 @@ pub fn search<T: Element, const S: usize>(
         .fold(0.0, f64::max);
     monitor.check()?;
     let tree = Tree {
-        tree: KdTree::build(points, LEAF_LEN),
+        tree: KdTree::build(points, LEAF_LEN, monitor)?,
         margin: Margin::new(S, problem.exact_in_f32()),
         largest_norm,
     };

@@ -9,6 +9,8 @@
 //! Nothing here bears on which motif is found, only on how fast.
 
 use super::simd::LANES;
+use crate::error::Result;
+use crate::monitor::Monitor;
 
 /// Levels of splits below the leaves.
 const FINE_LEVELS: u32 = 3;
@@ -96,12 +98,15 @@ impl<const S: usize> Bounds<S> {
 impl<const S: usize> KdTree<S> {
     /// Orders the points into leaves of at most `leaf_len`, and at least about half of that.
     ///
+    /// # Errors
+    /// `Interrupted`, if cancelled.
+    ///
     /// # Panics
     /// If there are no points.
-    pub fn build(mut points: Vec<Point<S>>, leaf_len: usize) -> Self {
+    pub fn build(mut points: Vec<Point<S>>, leaf_len: usize, monitor: &Monitor) -> Result<Self> {
         assert!(!points.is_empty());
         let leaf_depth = points.len().div_ceil(leaf_len).next_power_of_two().ilog2();
-        let splits = split_heap(&mut points, leaf_depth + FINE_LEVELS);
+        let splits = split_heap(&mut points, leaf_depth + FINE_LEVELS, monitor)?;
         let mut leaves = Vec::with_capacity(1 << leaf_depth);
         halve(&points, leaf_depth, &mut leaves);
         let quads_per_leaf = points.len().div_ceil(leaves.len()).div_ceil(QUAD);
@@ -111,14 +116,14 @@ impl<const S: usize> KdTree<S> {
             quads.extend((0..quads_per_leaf).map(|_| quad(slots.next().unwrap_or_default())));
         }
         let (levels, nodes) = box_nodes(leaves.iter().map(|leaf| Bounds::of(leaf)).collect());
-        Self {
+        Ok(Self {
             leaf_depth,
             splits,
             levels,
             nodes,
             quads_per_leaf,
             quads,
-        }
+        })
     }
 
     /// Binary levels from the root to the finest bins.
@@ -157,28 +162,31 @@ impl<const S: usize> KdTree<S> {
 }
 
 /// Splits the points `levels` times, reordering them, and returns the heap of the splits.
-fn split_heap<const S: usize>(points: &mut [Point<S>], levels: u32) -> Vec<u32> {
+fn split_heap<const S: usize>(
+    points: &mut [Point<S>],
+    levels: u32,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
+    monitor.check()?;
     let mut heap = vec![0; 1 << levels];
-    if levels == 0 {
-        return heap;
-    }
-    if points.len() < PARALLEL_POINTS {
+    if levels == 0 || points.len() < PARALLEL_POINTS {
         fill_heap(points, levels, 1, &mut heap);
-        return heap;
+        return Ok(heap);
     }
     let (split, middle) = split(points);
     heap[1] = split;
     let (left, right) = points.split_at_mut(middle);
     let (left, right) = rayon::join(
-        || split_heap(left, levels - 1),
-        || split_heap(right, levels - 1),
+        || split_heap(left, levels - 1, monitor),
+        || split_heap(right, levels - 1, monitor),
     );
+    let (left, right) = (left?, right?);
     for level in 0..levels - 1 {
         let width = 1 << level;
         heap[2 * width..][..width].copy_from_slice(&left[width..2 * width]);
         heap[3 * width..][..width].copy_from_slice(&right[width..2 * width]);
     }
-    heap
+    Ok(heap)
 }
 
 fn fill_heap<const S: usize>(points: &mut [Point<S>], levels: u32, node: usize, heap: &mut [u32]) {
@@ -319,7 +327,7 @@ mod tests {
     #[test]
     fn every_motif_is_in_one_leaf_and_every_box_holds_its_leaves() {
         for count in [1, 2, 16, 17, 33, 1000, 20_000] {
-            let tree = KdTree::build(points(count), 16);
+            let tree = KdTree::build(points(count), 16, &Monitor::new()).unwrap();
             let mut seen = Vec::new();
             for leaf in 0..1 << tree.leaf_depth {
                 let quads = tree.leaf(leaf);
@@ -358,7 +366,7 @@ mod tests {
         let mut second = first.clone();
         let mut heap = vec![0; 1 << 9];
         fill_heap(&mut second, 9, 1, &mut heap);
-        assert_eq!(split_heap(&mut first, 9), heap);
+        assert_eq!(split_heap(&mut first, 9, &Monitor::new()).unwrap(), heap);
         assert!(first.iter().zip(&second).all(|(a, b)| a.motif == b.motif));
     }
 }

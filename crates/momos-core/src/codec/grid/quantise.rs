@@ -85,6 +85,31 @@ fn observe(
     Ok(observer.experts)
 }
 
+/// About the bits that values (as in [`Job`]) take in an order, without choosing or coding any.
+///
+/// # Errors
+/// [`crate::ErrorKind::Interrupted`] if cancelled.
+pub fn estimate(
+    values: &[f32],
+    geometry: &Geometry,
+    first_scale: f32,
+    monitor: &Monitor,
+) -> Result<f64> {
+    let job = Job {
+        values,
+        weights: None,
+        economy: 1.0,
+        level: Level::best(),
+    };
+    let experts = observe(&job, geometry, first_scale, monitor)?;
+    let normal = Normal::new();
+    let mut total = 0.0;
+    for (&value, &expert) in values.iter().zip(&experts) {
+        total += f64::from(bits(normal, value, expert, 1.0 / expert.deviation));
+    }
+    Ok(total)
+}
+
 /// Bits of a value in a bin of width 1 around `x`.
 #[inline]
 fn bits(normal: Normal, x: f32, expert: Expert, inverse: f32) -> f32 {

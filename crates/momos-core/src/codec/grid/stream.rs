@@ -94,34 +94,34 @@ fn quantise_at(
     }
     let spacing = f64::from(options.step) * f64::from(trellis.spacing());
     let limit = spacing * f64::from(MAX_MULTIPLE / 4);
-    if let Some(value) = values.iter().find(|value| !(value.abs() < limit)) {
+    if let Some(value) = values
+        .iter()
+        .find(|value| value.is_nan() || value.abs() >= limit)
+    {
         return Err(Error::invalid_argument(format!(
             "a step of {} is too short for a weight of {value}",
             options.step
         )));
     }
-    let chunks = (0..geometry.chunks())
-        .into_par_iter()
-        .map(|chunk| {
-            let (start, length) = geometry.chunk(chunk);
-            let places = || (start..start + length).map(|position| geometry.place(position));
-            let scaled: Vec<f32> = places()
-                .map(|place| (values[place] / spacing) as f32)
-                .collect();
-            let weights: Option<Vec<f32>> =
-                weights.map(|weights| places().map(|place| weights[place]).collect());
-            let job = Job {
-                values: &scaled,
-                weights: weights.as_deref(),
-                economy: options.economy,
-                level,
-            };
-            let scale = scale_value(scale_code(&scaled, geometry.columns));
-            let chosen = quantise::quantise(&job, geometry, scale, &trellis, monitor)?;
-            monitor.advance(length as u64);
-            Ok(chosen)
-        })
-        .collect::<Result<_>>()?;
+    let chunks = for_each_chunk(geometry.chunks(), |chunk| {
+        let (start, length) = geometry.chunk(chunk);
+        let places = || (start..start + length).map(|position| geometry.place(position));
+        let scaled: Vec<f32> = places()
+            .map(|place| (values[place] / spacing) as f32)
+            .collect();
+        let weights: Option<Vec<f32>> =
+            weights.map(|weights| places().map(|place| weights[place]).collect());
+        let job = Job {
+            values: &scaled,
+            weights: weights.as_deref(),
+            economy: options.economy,
+            level,
+        };
+        let scale = scale_value(scale_code(&scaled, geometry.columns));
+        let chosen = quantise::quantise(&job, geometry, scale, &trellis, monitor)?;
+        monitor.advance(length as u64);
+        Ok(chosen)
+    })?;
     Ok(Multiples {
         header: Header {
             geometry: geometry.clone(),
@@ -130,6 +130,28 @@ fn quantise_at(
         },
         chunks,
     })
+}
+
+/// About the bytes that a tensor takes in an order on a plain grid, without choosing or coding any
+/// multiples.
+///
+/// # Errors
+/// As [`quantise`].
+pub fn estimate(values: &[f64], geometry: &Geometry, step: f32, monitor: &Monitor) -> Result<f64> {
+    if values.len() != geometry.elements {
+        return Err(Error::invalid_argument(
+            "a geometry must be of the size of its tensor",
+        ));
+    }
+    let bits = for_each_chunk(geometry.chunks(), |chunk| {
+        let (start, length) = geometry.chunk(chunk);
+        let scaled: Vec<f32> = (start..start + length)
+            .map(|position| (values[geometry.place(position)] / f64::from(step)) as f32)
+            .collect();
+        let scale = scale_value(scale_code(&scaled, geometry.columns));
+        quantise::estimate(&scaled, geometry, scale, monitor)
+    })?;
+    Ok(bits.iter().sum::<f64>() / 8.0)
 }
 
 /// The mean square of a first row in steps of a quarter octave, from 2^-16 on.
@@ -233,31 +255,28 @@ pub fn encode(multiples: &Multiples, monitor: &Monitor) -> Result<Vec<u8>> {
 fn encode_at(level: Level, multiples: &Multiples, monitor: &Monitor) -> Result<Vec<u8>> {
     let header = &multiples.header;
     let trellis = Trellis::new(header.state_bits)?;
-    let chunks = multiples
-        .chunks
-        .par_iter()
-        .map(|chunk| {
-            let unit = 1.0 / trellis.spacing() as f32;
-            let row = header.geometry.columns.min(chunk.len());
-            let first: Vec<f32> = chunk[..row].iter().map(|&m| m as f32 * unit).collect();
-            let code = scale_code(&first, row);
-            let mut encoder = RangeEncoder::new();
-            code_chunk(
-                level,
-                &mut encoder,
-                &header.geometry,
-                &trellis,
-                chunk.len(),
-                scale_value(code),
-                chunk,
-                |_| monitor.check(),
-            )?;
-            monitor.advance(chunk.len() as u64);
-            let mut bytes = vec![code];
-            bytes.extend(encoder.finish());
-            Ok(bytes)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let chunks = for_each_chunk(multiples.chunks.len(), |index| {
+        let chunk = &multiples.chunks[index];
+        let unit = 1.0 / trellis.spacing() as f32;
+        let row = header.geometry.columns.min(chunk.len());
+        let first: Vec<f32> = chunk[..row].iter().map(|&m| m as f32 * unit).collect();
+        let code = scale_code(&first, row);
+        let mut encoder = RangeEncoder::new();
+        code_chunk(
+            level,
+            &mut encoder,
+            &header.geometry,
+            &trellis,
+            chunk.len(),
+            scale_value(code),
+            chunk,
+            |_| monitor.check(),
+        )?;
+        monitor.advance(chunk.len() as u64);
+        let mut bytes = vec![code];
+        bytes.extend(encoder.finish());
+        Ok(bytes)
+    })?;
 
     let mut stream = encode_header(header);
     if let Some((_, counted)) = chunks.split_last() {
@@ -378,34 +397,30 @@ pub fn decode(stream: &[u8], elements: usize, monitor: &Monitor) -> Result<Multi
     } else if !rest.is_empty() {
         return Err(Error::corruption("a grid stream has bytes left over"));
     }
-    let chunks = chunks
-        .par_iter()
-        .enumerate()
-        .map(|(chunk, bytes)| {
-            let (_, length) = geometry.chunk(chunk);
-            let (&code, coded) = bytes.split_first().ok_or_else(ends_early)?;
-            let mut decoder = RangeDecoder::new(coded);
-            let values = code_chunk(
-                Level::best(),
-                &mut decoder,
-                geometry,
-                &trellis,
-                length,
-                scale_value(code),
-                &[],
-                |decoder| {
-                    monitor.check()?;
-                    if decoder.overrun() {
-                        return Err(ends_early());
-                    }
-                    Ok(())
-                },
-            )?;
-            decoder.finish()?;
-            monitor.advance(length as u64);
-            Ok(values)
-        })
-        .collect::<Result<_>>()?;
+    let chunks = for_each_chunk(chunks.len(), |chunk| {
+        let (_, length) = geometry.chunk(chunk);
+        let (&code, coded) = chunks[chunk].split_first().ok_or_else(ends_early)?;
+        let mut decoder = RangeDecoder::new(coded);
+        let values = code_chunk(
+            Level::best(),
+            &mut decoder,
+            geometry,
+            &trellis,
+            length,
+            scale_value(code),
+            &[],
+            |decoder| {
+                monitor.check()?;
+                if decoder.overrun() {
+                    return Err(ends_early());
+                }
+                Ok(())
+            },
+        )?;
+        decoder.finish()?;
+        monitor.advance(length as u64);
+        Ok(values)
+    })?;
     Ok(Multiples { header, chunks })
 }
 
@@ -426,6 +441,19 @@ impl Multiples {
         let mut bytes = vec![0; values.len() * float.size()];
         f64::write_bytes(&values, &mut bytes, float);
         bytes
+    }
+}
+
+/// Applies a function to the number of every chunk, in parallel if there are several; a single one
+/// needs no other thread.
+fn for_each_chunk<T: Send>(
+    chunks: usize,
+    work: impl Fn(usize) -> Result<T> + Send + Sync,
+) -> Result<Vec<T>> {
+    if chunks <= 1 {
+        (0..chunks).map(work).collect()
+    } else {
+        (0..chunks).into_par_iter().map(work).collect()
     }
 }
 
@@ -703,6 +731,20 @@ mod tests {
         let (plain, small, large) = (measure(0, 0.5), measure(2, 0.25), measure(6, 0.25));
         assert!(small < plain - 0.08, "{small} {plain}");
         assert!(large < small - 0.04, "{large} {small}");
+    }
+
+    #[test]
+    fn an_estimate_is_near_what_coding_takes() {
+        let values = tensor(300, 40, 9);
+        let monitor = Monitor::new();
+        let options = options(geometry(values.len(), 40), 0, 0.3);
+        let multiples = quantise(&values, None, &options, &monitor).unwrap();
+        let bytes = encode(&multiples, &monitor).unwrap().len() as f64;
+        let estimated = estimate(&values, &options.geometry, 0.3, &monitor).unwrap();
+        assert!(
+            (estimated / bytes - 1.0).abs() < 0.05,
+            "{estimated} {bytes}"
+        );
     }
 
     #[test]

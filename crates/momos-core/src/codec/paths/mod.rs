@@ -20,6 +20,7 @@ use self::contexts::{Choice, ContextModel};
 use self::mixing::{Geometry, MixingModel};
 use super::chunks::{self, ends_early};
 use super::fixed_width;
+use super::grid::simd::Level;
 use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
 use super::motif_tree::MotifTree;
 use super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
@@ -77,7 +78,8 @@ pub fn encode(
             Effort::Best => {
                 let row_blocks = u32::try_from(row_blocks).unwrap_or(0);
                 let geometry = Geometry::new(tree);
-                let model = || MixingModel::new(tree, &geometry, row_blocks as usize);
+                let model =
+                    || MixingModel::new(tree, &geometry, row_blocks as usize, Level::best());
                 let per_chunk = blocks_per_mixing_chunk(row_blocks);
                 let chunks = encode_chunks(places, per_chunk, model, monitor)?;
                 let mut stream = vec![MIXING];
@@ -141,7 +143,7 @@ pub fn decode(
                 return Err(Error::corruption("a row has more blocks than its tensor"));
             }
             let geometry = Geometry::new(tree);
-            let model = || MixingModel::new(tree, &geometry, row_blocks as usize);
+            let model = || MixingModel::new(tree, &geometry, row_blocks as usize, Level::best());
             let per_chunk = blocks_per_mixing_chunk(row_blocks);
             decode_chunks(payload, blocks, per_chunk, model, monitor)
         }

@@ -1,0 +1,258 @@
+"""``momos complexity``: many models, files it writes, the page in a real browser."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from momos_rs.cli.main import group
+from momos_rs.complexity.collection import expand_models, natural_order, short_names
+from momos_rs.complexity.page import render_page
+from momos_rs.errors import InvalidArgumentError, MomosError
+
+FAST = ["--measure", "bdm", "--measure", "bdm2d", "--measure", "qubd", "--measure", "sparsity"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder of the checkpoints of a run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    weights = torch.randn(60, 80)
+    for epoch in (0, 2, 10):
+        state = {"layer.weight": weights.clone(), "layer.bias": torch.randn(60)}
+        state["layer.weight"][:, : 4 * epoch] = 0.5
+        torch.save(state, folder / f"epoch-{epoch}.pt")
+    return folder
+
+
+def momos(*arguments):
+    from click.testing import CliRunner
+
+    return CliRunner().invoke(group, ["complexity", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_one_model_on_screen(run):
+    result = momos(run / "epoch-0.pt", "--baseline", "gaussian", "--seeds", 2)
+    assert result.exit_code == 0
+    for text in (
+        "weights (n)",
+        "4,860",
+        "BDM of signs, 1-D",
+        "QuBD, 8 bits",
+        "gzip ratio of",
+        "lzma ratio of signs",
+        "mosaic bound, s=4, c=0.05",
+        "against gaussian",
+    ):
+        assert text in result.output
+
+
+def test_json_of_one_and_of_many(run):
+    one = json.loads(momos(run / "epoch-0.pt", *FAST, "--json").output)
+    assert one["n"] == 4860
+    assert one["compression"] == []
+    many = json.loads(momos(run, *FAST, "--json").output)
+    assert [each["source"] for each in many] == ["epoch-0.pt", "epoch-2.pt", "epoch-10.pt"]
+    assert many[0]["signs"] == one["signs"]
+
+
+def test_a_run_against_its_start_with_every_file(run, tmp_path):
+    table, picture, page = (tmp_path / name for name in ("t.csv", "p.svg", "p.html"))
+    options = [
+        run,
+        "--over-time",
+        "--baseline",
+        run / "epoch-0.pt",
+        *FAST,
+        "--csv",
+        table,
+        "--plot",
+        picture,
+        "--html",
+        page,
+    ]
+    result = momos(*options)
+    assert result.exit_code == 0
+    assert "qubd/base" in result.output
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == ["epoch-0.pt", "epoch-2.pt", "epoch-10.pt"]
+    ratios = [float(row[f"bdm2d / {run / 'epoch-0.pt'}"]) for row in rows]
+    assert ratios[0] == 1
+    assert ratios == sorted(ratios, reverse=True)
+    drawing = picture.read_text()
+    for label in ("Over training", "checkpoint, in order", "By bit-plane", "epoch-0.pt"):
+        assert f"<!-- {label}" in drawing or label in drawing
+    before = {path: path.read_bytes() for path in (table, picture, page)}
+    with pytest.raises(FileExistsError, match="--force"):
+        momos(*options)
+    momos(*options, "--force", "--quiet")
+    # The same models give the same files.
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_tensors_in_the_table(run, tmp_path):
+    table = tmp_path / "tensors.csv"
+    result = momos(run / "epoch-2.pt", *FAST, "--per-tensor", "--csv", table)
+    assert "layer.weight" in result.output
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["tensor"] for row in rows] == ["layer.weight", "layer.bias"]
+    assert rows[1]["qubd"] == ""
+
+
+def test_measures_can_be_left_out(run):
+    options = [each for name in ("gzip", "bz2", "lzma", "zstd") for each in ("--skip", name)]
+    assert "ratio of" not in momos(run / "epoch-0.pt", *options).output
+
+
+def test_archives_and_checkpoints_alike(run, tmp_path):
+    from momos_rs import pack_file
+
+    archive = tmp_path / "packed.momos"
+    pack_file(run / "epoch-0.pt", archive, motifs=4096, method="random")
+    packed = json.loads(momos(archive, *FAST, "--json").output)
+    original = json.loads(momos(run / "epoch-0.pt", *FAST, "--json").output)
+    assert packed["format"] == "momos"
+    assert packed["signs"] == original["signs"]
+
+
+def test_models_in_folders(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    found = expand_models([tmp_path])
+    assert [path.name for path in found] == ["epoch-0.pt", "epoch-2.pt", "epoch-10.pt"]
+    assert short_names(found) == ["epoch-0.pt", "epoch-2.pt", "epoch-10.pt"]
+    assert short_names([Path("a/x.pt"), Path("b/x.pt")]) == ["a/x.pt", "b/x.pt"]
+    assert natural_order("a10b") > natural_order("a9b")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        expand_models([tmp_path / "none"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InvalidArgumentError, match="holds no model"):
+        expand_models([empty])
+    # A folder with an index is one model, however many shards it has.
+    (run / "model.safetensors.index.json").write_text("{}")
+    assert expand_models([run]) == [run]
+
+
+def test_mistakes_end_in_one_line(run, tmp_path):
+    for arguments, message in (
+        ([run / "none.pt"], "does not exist"),
+        ([run / "epoch-0.pt", "--plot", tmp_path / "x.gif"], "pictures end in"),
+        ([run / "epoch-0.pt", "--measure", "norm", "--plot", tmp_path / "x.png"], "can be drawn"),
+        ([run / "epoch-0.pt", "--baseline", run / "none.pt"], "none.pt"),
+    ):
+        command = [sys.executable, "-m", "momos_rs", "complexity", *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert result.stderr.startswith("momos: error: ")
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_pictures_need_matplotlib(run, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MomosError, match=r"pip install 'momos_rs\[plot\]'"):
+        momos(run / "epoch-0.pt", *FAST, "--plot", tmp_path / "p.png")
+    # The page has its tables all the same.
+    momos(run / "epoch-0.pt", *FAST, "--html", tmp_path / "p.html")
+    assert "No pictures: pictures need matplotlib" in (tmp_path / "p.html").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_pictures_of_every_kind(run, tmp_path, suffix):
+    path = tmp_path / f"picture{suffix}"
+    momos(run, *FAST, "--plot", path)
+    start = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix]
+    assert path.read_bytes().startswith(start)
+
+
+def page_of(run, tmp_path, *options):
+    path = tmp_path / "page.html"
+    momos(run, *FAST, "--html", path, *options)
+    return path
+
+
+def test_the_page_fetches_nothing(run, tmp_path):
+    text = page_of(run, tmp_path).read_text()
+    for reference in re.findall(r'(?:src|href)="([^"]*)"', text):
+        assert reference.startswith("data:")
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    from momos_rs.complexity import measure
+
+    report = measure(
+        {'<img src=x onerror="alert(1)">': torch.randn(8, 8)}, name="<script>", measures=["bdm"]
+    )
+    text = render_page([report])
+    assert "<img src=x" not in text
+    assert text.count("<script>") == 1
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_in_a_browser(run, tmp_path, width):
+    """No console error, nothing wider than the screen, a click on a heading sorts."""
+    path = page_of(run, tmp_path, "--baseline", "shuffled", "--seeds", "1")
+    probe = """
+    <script>
+    const table = document.querySelector("table.sortable");
+    const heads = [...table.tHead.rows[0].cells];
+    const column = heads.findIndex(head => head.textContent === "bdm2d");
+    heads[column].querySelector("button").click();
+    const first = heads[column].ariaSort;
+    heads[column].querySelector("button").click();
+    const values = [...table.tBodies[0].rows].map(row => +row.cells[column].dataset.value);
+    const loaded = [...document.images].every(image => image.naturalWidth > 0);
+    document.body.dataset.result = JSON.stringify({
+      first, second: heads[column].ariaSort, values, loaded,
+      overflow: document.documentElement.scrollWidth - innerWidth, pictures: document.images.length,
+    });
+    </script></body>"""
+    probed = tmp_path / "probed.html"
+    probed.write_text(path.read_text().replace("</body>", probe))
+    result = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            probed.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in result.stderr
+    found = re.search(r'data-result="([^"]*)"', result.stdout)
+    assert found is not None
+    seen = json.loads(found[1].replace("&quot;", '"'))
+    assert (seen["first"], seen["second"]) == ("ascending", "descending")
+    assert seen["values"] == sorted(seen["values"], reverse=True)
+    assert len(set(seen["values"])) == 3
+    assert seen["loaded"]
+    assert seen["pictures"] == 2
+    assert seen["overflow"] <= 0
