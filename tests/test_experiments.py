@@ -517,3 +517,17 @@ def test_failures_end_in_one_line(tmp_path: Path) -> None:
 def test_every_offline_recipe_is_known() -> None:
     assert set(MODELS) == {"mlp", "convnet", "resnet20"}
     assert set(DATA) == {"digits", "mnist1d", "mnist", "fashion_mnist", "cifar10"}
+
+
+def test_tensorboard_gets_the_figures_of_every_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(replace(QUICK, measures=("bdm",)), folder=tmp_path, data=TASK)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("train_loss", "val_accuracy", "distortion"):
+        scalars = events.Scalars(name)
+        assert [each.step for each in scalars] == [1, 2, 3]
+        assert [each.value for each in scalars] == pytest.approx([e[name] for e in result.history])
+    assert len(events.Scalars("bdm")) == 3
