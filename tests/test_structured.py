@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import checkpoint_of, small_model
-from momos_rs import _core, errors, packing
+from momos_rs import _core, checkpoint, errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Base, Checkpoint, Entry
+from momos_rs.cli.main import group
+from momos_rs.safetensors_format import parse_header
 from momos_rs.structured import GridPacker, geometries
 
 
@@ -232,3 +235,65 @@ def test_a_view_is_packed_by_its_base() -> None:
     with open_archive(packing.pack(model, method="trellis", step=0.1)) as opened:
         decoded = opened.read_base(0).view(np.float32)
     assert np.abs(decoded - values.reshape(-1)).max() < 0.2
+
+
+# ---- archives and commands
+
+
+def decode_everything(archive: bytes) -> None:
+    with open_archive(archive) as opened:
+        for index in range(len(opened.document.bases)):
+            opened.read_base(index)
+
+
+def test_damage_is_found_and_named() -> None:
+    archive = packing.pack(small_model(), method="trellis", step=0.2)
+    decode_everything(archive)
+    header = parse_header(archive, source="test")
+    rng = np.random.default_rng(7)
+    for position in range(0, len(archive), 3):
+        damaged = bytearray(archive)
+        damaged[position] ^= int(rng.integers(1, 256))
+        with pytest.raises(errors.MomosError):
+            decode_everything(bytes(damaged))
+    damaged = bytearray(archive)
+    damaged[header.data_start + header.tensors["grid"].start + 20] ^= 1
+    with pytest.raises(errors.CorruptionError, match="grid"):
+        decode_everything(bytes(damaged))
+    for length in range(0, len(archive), 7):
+        with pytest.raises(errors.InsufficientDataError):
+            decode_everything(archive[:length])
+
+
+def test_tensors_are_read_one_by_one() -> None:
+    model = small_model()
+    archive = packing.pack(model, method="trellis", step=0.2)
+    whole = packing.unpack(archive)
+    with open_archive(archive) as opened:
+        for name in reversed(list(opened)):
+            assert (opened[name] == whole[name]).all()
+
+
+def test_commands_know_structured_motifs(tmp_path: Path) -> None:
+    model = checkpoint_of({"w": convolution(), "v": convolution(1)})
+    checkpoint.write(tmp_path / "model.safetensors", model)
+    (tmp_path / "weights.json").write_text(json.dumps({"w": 4, "v": 1}))
+    source, archive = str(tmp_path / "model.safetensors"), str(tmp_path / "model.momos")
+    command = [
+        "pack", source, "-o", archive, "--method", "trellis", "--target-size", "12kB",
+        "--sensitivity", str(tmp_path / "weights.json"), "--json",
+    ]  # fmt: skip
+    packed = CliRunner().invoke(group, command)
+    assert packed.exit_code == 0, packed.output
+    report = json.loads(packed.output)
+    assert 0.99 * 12_000 <= report["bytes_out"] <= 12_000
+    assert report["method"] == "trellis"
+    assert report["motifs"] == report["motifs_used"] <= report["blocks"]
+    errors_ = {each["names"][0]: each["relative_error"] for each in report["tensors"]}
+    assert errors_["w"] < 0.6 * errors_["v"]
+    shown = CliRunner().invoke(group, ["info", archive])
+    assert "structured motifs" in shown.output
+    verified = CliRunner().invoke(group, ["verify", archive, "--against", source])
+    assert verified.exit_code == 0, verified.output
+    both = CliRunner().invoke(group, [*command, "--force", "--bits", "3"])
+    assert both.exit_code != 0
