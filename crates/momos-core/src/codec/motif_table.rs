@@ -48,7 +48,7 @@ pub fn canonical_order(
     })
 }
 
-/// Sorts the motifs that occur by value, in the order of their [`ordered`] integers.
+/// Sorts the motifs that occur by value, in the order of the integers that order floats.
 ///
 /// Arguments as for [`canonical_order`].
 ///

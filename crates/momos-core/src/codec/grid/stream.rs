@@ -136,7 +136,7 @@ fn quantise_at(
 /// multiples.
 ///
 /// # Errors
-/// As [`quantise`].
+/// As [`quantise()`].
 pub fn estimate(values: &[f64], geometry: &Geometry, step: f32, monitor: &Monitor) -> Result<f64> {
     if values.len() != geometry.elements {
         return Err(Error::invalid_argument(
