@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from . import _core, checkpoint, defaults
+from .ahead import map_ahead
 from .archive import Archive, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
 from .checkpoint import Checkpoint, Entry
@@ -402,10 +403,9 @@ def verify_file(
     with open_archive(source, max_bytes=max_bytes) as archive:
         if against is None:
             comparison: tuple[TensorVerification, ...] = ()
-            for index in range(len(archive.document.bases)):
-                archive.read_base(index)
+            for done, _ in enumerate(archive.checkpoint().read_bases(), start=1):
                 if progress:
-                    progress("verify", index + 1, len(archive.document.bases))
+                    progress("verify", done, len(archive.document.bases))
         else:
             model = checkpoint.read(against, allow_pickle=allow_pickle)
             comparison = _compare(archive, model, progress)
@@ -697,13 +697,17 @@ def _compare(
         if name not in ours
     ]
     unpacked = archive.checkpoint()
-    for position, (name, entry) in enumerate(ours.items()):
+
+    def compare(name: str) -> TensorVerification:
         if name in theirs:
-            results.append(_compare_tensor(archive, unpacked, entry, model, theirs[name]))
-        else:
-            results.append(TensorVerification(name, False, None, "is not in the model"))
+            return _compare_tensor(archive, unpacked, ours[name], model, theirs[name])
+        return TensorVerification(name, False, None, "is not in the model")
+
+    sizes = [unpacked.bases[entry.base].nbytes for entry in ours.values()]
+    for result in map_ahead(compare, list(ours), sizes):
+        results.append(result)
         if progress:
-            progress("verify", position + 1, len(ours))
+            progress("verify", len(results), len(ours))
     return tuple(results)
 
 

@@ -67,6 +67,17 @@ pub trait Working: Copy + Default + Send + Sync + PartialEq + PartialOrd + 'stat
     fn read_bytes(out: &mut [Self], bytes: &[u8], from: FloatType);
     /// Writes the values as elements of another type, rounded to nearest even.
     fn write_bytes(values: &[Self], out: &mut [u8], to: FloatType);
+    /// [`write_bytes`](Self::write_bytes) of a number of values that the compiler knows, for which
+    /// it needs no loop.
+    #[inline]
+    fn write_row<const S: usize>(row: &[Self; S], out: &mut [u8], to: FloatType) {
+        match to {
+            FloatType::Bf16 => Self::write_bytes(row, &mut out[..2 * S], FloatType::Bf16),
+            FloatType::F16 => Self::write_bytes(row, &mut out[..2 * S], FloatType::F16),
+            FloatType::F32 => Self::write_bytes(row, &mut out[..4 * S], FloatType::F32),
+            FloatType::F64 => Self::write_bytes(row, &mut out[..8 * S], FloatType::F64),
+        }
+    }
     /// The value as f64, exactly.
     fn to_f64(self) -> f64;
 }
@@ -100,6 +111,7 @@ impl Working for f32 {
         }
     }
 
+    #[inline]
     fn write_bytes(values: &[Self], out: &mut [u8], to: FloatType) {
         match to {
             FloatType::Bf16 => convert_out!(values, out, 2, v => bf16::from_f32(v)),
@@ -126,6 +138,7 @@ impl Working for f64 {
         }
     }
 
+    #[inline]
     fn write_bytes(values: &[Self], out: &mut [u8], to: FloatType) {
         match to {
             FloatType::Bf16 => convert_out!(values, out, 2, v => bf16::from_f64(v)),

@@ -143,20 +143,58 @@ pub fn scatter<T: Working>(
         .zip(indices.par_chunks(blocks_per_task))
         .try_for_each(|(bytes, indices)| {
             monitor.check()?;
-            for (slot, &index) in bytes.chunks_mut(block_bytes).zip(indices) {
-                let index = index as usize;
-                if index >= count {
-                    return Err(Error::corruption(format!(
-                        "the mosaic names motif {index}, but there are {count}"
-                    )));
-                }
-                // The padding of the last block is cut off by the shorter slot.
-                T::write_bytes(&motifs[index * block_size..][..block_size], slot, float);
+            match block_size {
+                1 => write_rows::<T, 1>(motifs, indices, bytes, float),
+                2 => write_rows::<T, 2>(motifs, indices, bytes, float),
+                4 => write_rows::<T, 4>(motifs, indices, bytes, float),
+                8 => write_rows::<T, 8>(motifs, indices, bytes, float),
+                _ => write_blocks(motifs, indices, bytes, block_size, float),
             }
+            .map_err(|index| {
+                Error::corruption(format!(
+                    "the mosaic names motif {index}, but there are {count}"
+                ))
+            })?;
             monitor.advance((bytes.len() / float.size()) as u64);
             Ok(())
         })?;
     Ok(out)
+}
+
+/// Writes the motifs of some blocks, the last of which may be cut off; returns an index that names
+/// none.
+fn write_blocks<T: Working>(
+    motifs: &[T],
+    indices: &[u32],
+    out: &mut [u8],
+    block_size: usize,
+    float: FloatType,
+) -> std::result::Result<(), u32> {
+    for (slot, &index) in out.chunks_mut(block_size * float.size()).zip(indices) {
+        let start = index as usize * block_size;
+        let row = motifs.get(start..start + block_size).ok_or(index)?;
+        T::write_bytes(row, slot, float);
+    }
+    Ok(())
+}
+
+/// [`write_blocks`] for blocks of a size that the compiler knows.
+fn write_rows<T: Working, const S: usize>(
+    motifs: &[T],
+    indices: &[u32],
+    out: &mut [u8],
+    float: FloatType,
+) -> std::result::Result<(), u32> {
+    let rows = motifs.as_chunks::<S>().0;
+    let mut slots = out.chunks_exact_mut(S * float.size());
+    for (slot, &index) in (&mut slots).zip(indices) {
+        T::write_row(rows.get(index as usize).ok_or(index)?, slot, float);
+    }
+    let cut_off = slots.into_remainder();
+    if !cut_off.is_empty() {
+        write_blocks(motifs, &indices[indices.len() - 1..], cut_off, S, float)?;
+    }
+    Ok(())
 }
 
 /// What one pass over a tensor tells.

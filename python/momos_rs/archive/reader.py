@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -119,6 +120,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
         )
         self._starts = self._place_streams()
         self._read_group = lru_cache(GROUPS_KEPT)(self._decode_group)
+        self._decoded_motifs: tuple[Motifs, Decode] | None = None
+        self._motifs_lock = threading.Lock()
         self._entries = {entry.name: entry for entry in self.document.entries}
 
     def __enter__(self) -> Archive:
@@ -261,9 +264,15 @@ class Archive(Mapping[str, "torch.Tensor"]):
         blocks = _core.block_count(base.elements, self.document.mosaic.block_size)
         return decode(self._stream(at), blocks)
 
-    @cached_property
+    @property
     def _motifs(self) -> tuple[Motifs, Decode]:
-        """The motifs in the order of their numbers, and how to decode these."""
+        """The motifs in the order of their numbers, and how to decode these; decoded once."""
+        with self._motifs_lock:
+            if self._decoded_motifs is None:
+                self._decoded_motifs = self._decode_motifs()
+            return self._decoded_motifs
+
+    def _decode_motifs(self) -> tuple[Motifs, Decode]:
         record = self.document.mosaic
         assert record is not None
         with self._naming(f"section {MOTIFS_SECTION!r}"):
@@ -280,7 +289,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
 
     def _lazy_base(self, index: int) -> Base:
         record = self.document.bases[index]
-        return Base(record.dtype, record.elements, lambda: self.read_base(index))
+        return Base(record.dtype, record.elements, lambda: self.read_base(index), decodes=True)
 
     def _stream(self, at: int) -> Bytes:
         stream = self.document.streams[at]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core, defaults
+from ..ahead import map_ahead
 from ..checkpoint.model import Checkpoint
 from ..dtypes import dtype
 from ..files import replacing
@@ -205,14 +206,19 @@ def write_sections(
             coding = _prefix_coding(mosaic) if effort == "fast" else _path_coding(mosaic)
             record = _add_motifs(spool, mosaic, coding, settings, effort)
             row_lengths = _row_lengths(checkpoint)
-            for position, base in enumerate(members):
-                stream = coding.encode(
+
+            def encode(position: int) -> npt.NDArray[np.uint8]:
+                return coding.encode(
                     coding.numbers[mosaic.tensor_indices(position)],
-                    row_lengths.get(base, 0) / mosaic.block_size,
+                    row_lengths.get(members[position], 0) / mosaic.block_size,
                     effort,
                     threads,
                 )
-                spool.add_stream("mosaic", [base], stream)
+
+            sizes = [checkpoint.bases[base].nbytes for base in members]
+            streams = map_ahead(encode, range(len(members)), sizes, threads=threads)
+            for position, stream in enumerate(streams):
+                spool.add_stream("mosaic", [members[position]], stream)
                 report("encode", position + 1, len(checkpoint.bases))
         on_grids = {} if grid is None else grid.streams
         for base in sorted(on_grids):

@@ -8,12 +8,13 @@ base, so nothing is stored twice and every tie survives.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from momos_rs.ahead import map_ahead
 from momos_rs.dtypes import dtype
 
 __all__ = ["Base", "Checkpoint", "Entry"]
@@ -31,11 +32,14 @@ class Base:
         read: Returns the elements as little-endian bytes, a one-dimensional C-contiguous uint8
             array of ``numel * itemsize`` entries. It may be a read-only view of a mapped file;
             callers neither write to it nor keep it longer than they need.
+        decodes: Whether reading is work, so that it pays to read several bases at once; then
+            ``read`` may be called by any thread.
     """
 
     dtype: str
     numel: int
     read: Callable[[], Bytes]
+    decodes: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -98,3 +102,18 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of the elements, ties counted once."""
         return sum(base.nbytes for base in self.bases)
+
+    def read_bases(self, order: Sequence[int] | None = None) -> Iterator[Bytes]:
+        """Reads bases one after another, small ones ahead of their turn if they must be decoded.
+
+        Args:
+            order: Indices of bases; all in their order by default.
+
+        Yields:
+            What :attr:`Base.read` returns. Whoever lets go of one before asking for the next keeps
+            only one large base in memory.
+        """
+        bases = self.bases if order is None else [self.bases[index] for index in order]
+        if any(base.decodes for base in bases):
+            return map_ahead(lambda base: base.read(), bases, [base.nbytes for base in bases])
+        return (base.read() for base in bases)

@@ -80,9 +80,10 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
         by_base[entry.base].append(index)
 
     file.write(header.data)
+    reader = checkpoint.read_bases(list(by_base))
     for base_index, indices in by_base.items():
         base = checkpoint.bases[base_index]
-        data = base.read()
+        data = next(reader)
         for index in indices:
             file.seek(starts[index])
             file.write(gather(checkpoint.entries[index], base, data).data)

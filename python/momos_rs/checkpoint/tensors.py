@@ -6,7 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -90,8 +90,9 @@ def to_state_dict(checkpoint: Checkpoint, *, copy: bool = True) -> dict[str, tor
     """
     flat: list[torch.Tensor] = []
     types: dict[int, torch.dtype] = {}
-    for base in checkpoint.bases:
-        tensor = _materialise(base, copy=copy)
+    elements = [_torch_type(base) for base in checkpoint.bases]
+    for data, element in zip(checkpoint.read_bases(), elements, strict=True):
+        tensor = _materialise(data, element, copy=copy)
         # torch.save refuses one memory under two types (a tensor and its view as another).
         if types.setdefault(tensor.data_ptr(), tensor.dtype) != tensor.dtype:
             tensor = tensor.clone()
@@ -314,15 +315,18 @@ class _Reader:
         return data
 
 
-def _materialise(base: Base, *, copy: bool) -> torch.Tensor:
+def _torch_type(base: Base) -> torch.dtype:
     element = getattr(torch, dtype(base.dtype).torch, None)
     if element is None:
         raise InvalidArgumentError(
             f"torch {torch.__version__} has no {dtype(base.dtype).torch}; install a newer one"
         )
-    data = base.read()
+    return cast("torch.dtype", element)
+
+
+def _materialise(data: Bytes, element: torch.dtype, *, copy: bool) -> torch.Tensor:
     if copy:
-        owned = torch.empty(base.nbytes, dtype=torch.uint8)
+        owned = torch.empty(data.size, dtype=torch.uint8)
         owned.numpy()[:] = data
         return owned.view(element)
     return over_bytes(data, element)

@@ -64,11 +64,12 @@ impl AdaptiveBit {
     pub fn update(&mut self, bit: bool, limit: u16) {
         debug_assert!(limit <= Self::MAX_LIMIT);
         let one = i32::from(self.one);
-        let target = i32::from(bit) << 16;
+        // Both targets are within the margin, so the probability stays there without a check.
+        let target = if bit { 65536 - MARGIN } else { MARGIN };
         // |target - one| < 2^16 and the step is below 2^15: the product fits 31 bits.
-        let moved = one + (((target - one) * STEPS[usize::from(self.seen)]) >> 15);
-        self.one = moved.clamp(MARGIN, 65536 - MARGIN) as u16;
-        self.seen = (self.seen + 1).min(limit);
+        let step = STEPS[usize::from(self.seen) % STEPS.len()];
+        self.one = (one + (((target - one) * step) >> 15)) as u16;
+        self.seen += u16::from(self.seen < limit);
     }
 }
 

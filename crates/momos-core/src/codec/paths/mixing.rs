@@ -10,13 +10,16 @@
 
 use std::hint::select_unpredictable;
 
+use super::super::chunks::ends_early;
 use super::super::grid::normal::Normal;
 use super::super::grid::prediction::WithinRow;
 use super::super::grid::simd::Level;
 use super::super::model::{AdaptiveBit, Logistic, Mixer, to_units};
 use super::super::motif_tree::{MotifTree, Slope, half_octaves};
-use super::super::range_coder::BitCoder;
-use super::PathModel;
+use super::super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
+use super::BLOCKS_PER_CHECK;
+use crate::error::Result;
+use crate::monitor::Monitor;
 
 /// Rows of more values are not predicted: the covariances would take too long.
 const MOST_COLUMNS: usize = 1024;
@@ -321,7 +324,45 @@ fn confidence(bit: AdaptiveBit) -> f32 {
     seen / (seen + 2.0)
 }
 
-impl PathModel for MixingModel<'_> {
+impl MixingModel<'_> {
+    /// Encodes the places of one chunk.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by blocks.
+    pub fn encode(mut self, places: &[u32], monitor: &Monitor) -> Result<Vec<u8>> {
+        let mut encoder = RangeEncoder::new();
+        for part in places.chunks(BLOCKS_PER_CHECK) {
+            monitor.check()?;
+            for &place in part {
+                self.code(&mut encoder, place);
+            }
+            monitor.advance(part.len() as u64);
+        }
+        Ok(encoder.finish())
+    }
+
+    /// Decodes the places of one chunk.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InsufficientData`] if the bytes end early,
+    /// [`crate::ErrorKind::Corruption`] if some are left over,
+    /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by blocks.
+    pub fn decode(mut self, bytes: &[u8], places: &mut [u32], monitor: &Monitor) -> Result<()> {
+        let mut decoder = RangeDecoder::new(bytes);
+        for part in places.chunks_mut(BLOCKS_PER_CHECK) {
+            monitor.check()?;
+            for place in part.iter_mut() {
+                *place = self.code(&mut decoder, 0);
+            }
+            if decoder.overrun() {
+                return Err(ends_early());
+            }
+            monitor.advance(part.len() as u64);
+        }
+        decoder.finish()
+    }
+
+    /// Codes one place; an encoder gives it, a decoder gets it.
     fn code(&mut self, coder: &mut impl BitCoder, place: u32) -> u32 {
         let around = half_octaves(self.rows.energy());
         let energy = (around - LOWEST_ENERGY).clamp(0, ENERGIES as i16 - 1) as usize;
@@ -389,7 +430,6 @@ impl PathModel for MixingModel<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::range_coder::RangeEncoder;
     use super::*;
     use crate::float::FloatType;
 
@@ -421,12 +461,9 @@ mod tests {
 
     fn encode(tree: &MotifTree, places: &[u32], row_blocks: usize, level: Level) -> Vec<u8> {
         let geometry = Geometry::new(tree);
-        let mut model = MixingModel::new(tree, &geometry, row_blocks, level);
-        let mut encoder = RangeEncoder::new();
-        for &place in places {
-            model.code(&mut encoder, place);
-        }
-        encoder.finish()
+        MixingModel::new(tree, &geometry, row_blocks, level)
+            .encode(places, &Monitor::new())
+            .unwrap()
     }
 
     #[test]

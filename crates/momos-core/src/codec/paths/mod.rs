@@ -16,14 +16,13 @@ pub mod mixing;
 
 use rayon::prelude::*;
 
-use self::contexts::{Choice, ContextModel};
+use self::contexts::Choice;
 use self::mixing::{Geometry, MixingModel};
 use super::chunks::{self, ends_early};
 use super::fixed_width;
 use super::grid::simd::Level;
 use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
 use super::motif_tree::MotifTree;
-use super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use crate::error::{Error, Result};
 use crate::limits::{BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
 use crate::monitor::Monitor;
@@ -34,9 +33,12 @@ const MIXING: u8 = 3;
 /// Blocks between two looks at the monitor and at the end of the bytes.
 const BLOCKS_PER_CHECK: usize = 1 << 12;
 
-/// A chunk of `b` bytes codes fewer than this many times `b + 8` blocks: the surest bit of
-/// [`AdaptiveBit`](super::model::AdaptiveBit) takes 0.0005 bits.
+/// A chunk of `b` bytes codes fewer than this many times `b +` [`IMPLIED_BYTES`] blocks: the surest
+/// bit of [`AdaptiveBit`](super::model::AdaptiveBit) takes 0.0005 bits.
 const MAX_BLOCKS_PER_BYTE: usize = 1 << 14;
+
+/// More bytes than those that range coders leave out at the ends of all lanes.
+const IMPLIED_BYTES: usize = 8 * contexts::LANES;
 
 /// How much time coding may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +47,6 @@ pub enum Effort {
     Default,
     /// Takes as few bytes as it can.
     Best,
-}
-
-/// A model of the places of blocks, which learns from every one.
-trait PathModel {
-    /// Codes one place; an encoder gives it, a decoder gets it.
-    fn code(&mut self, coder: &mut impl BitCoder, place: u32) -> u32;
 }
 
 /// Encodes the places in `tree` of a tensor's motifs; a row of the tensor holds `row_blocks` blocks,
@@ -71,17 +67,19 @@ pub fn encode(
         let (mut stream, chunks) = match effort {
             Effort::Default => {
                 let choice = Choice::for_blocks(places, tree);
-                let model = || ContextModel::new(tree, choice);
-                let chunks = encode_chunks(places, BLOCKS_PER_PATH_CHUNK, model, monitor)?;
+                let chunks = encode_chunks(places, BLOCKS_PER_PATH_CHUNK, |places| {
+                    contexts::encode_chunk(places, tree, choice, monitor)
+                })?;
                 (vec![CONTEXTS, choice.levels, choice.own_after], chunks)
             }
             Effort::Best => {
                 let row_blocks = u32::try_from(row_blocks).unwrap_or(0);
                 let geometry = Geometry::new(tree);
-                let model =
-                    || MixingModel::new(tree, &geometry, row_blocks as usize, Level::best());
                 let per_chunk = blocks_per_mixing_chunk(row_blocks);
-                let chunks = encode_chunks(places, per_chunk, model, monitor)?;
+                let chunks = encode_chunks(places, per_chunk, |places| {
+                    MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
+                        .encode(places, monitor)
+                })?;
                 let mut stream = vec![MIXING];
                 stream.extend_from_slice(&row_blocks.to_le_bytes());
                 (stream, chunks)
@@ -133,8 +131,9 @@ pub fn decode(
                     tree.motifs()
                 )));
             }
-            let model = || ContextModel::new(tree, choice);
-            decode_chunks(payload, blocks, BLOCKS_PER_PATH_CHUNK, model, monitor)
+            decode_chunks(payload, blocks, BLOCKS_PER_PATH_CHUNK, |bytes, places| {
+                contexts::decode_chunk(bytes, places, tree, choice, monitor)
+            })
         }
         MIXING => {
             let (&row_blocks, payload) = payload.split_first_chunk().ok_or_else(ends_early)?;
@@ -143,48 +142,34 @@ pub fn decode(
                 return Err(Error::corruption("a row has more blocks than its tensor"));
             }
             let geometry = Geometry::new(tree);
-            let model = || MixingModel::new(tree, &geometry, row_blocks as usize, Level::best());
             let per_chunk = blocks_per_mixing_chunk(row_blocks);
-            decode_chunks(payload, blocks, per_chunk, model, monitor)
+            decode_chunks(payload, blocks, per_chunk, |bytes, places| {
+                MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
+                    .decode(bytes, places, monitor)
+            })
         }
         other => Err(unknown_codec(other)),
     }
 }
 
-fn encode_chunks<M: PathModel>(
+fn encode_chunks(
     places: &[u32],
     blocks_per_chunk: usize,
-    model: impl Fn() -> M + Sync,
-    monitor: &Monitor,
+    encode: impl Fn(&[u32]) -> Result<Vec<u8>> + Send + Sync,
 ) -> Result<Vec<Vec<u8>>> {
-    places
-        .par_chunks(blocks_per_chunk)
-        .map(|chunk| {
-            let mut model = model();
-            let mut encoder = RangeEncoder::new();
-            for part in chunk.chunks(BLOCKS_PER_CHECK) {
-                monitor.check()?;
-                for &place in part {
-                    model.code(&mut encoder, place);
-                }
-                monitor.advance(part.len() as u64);
-            }
-            Ok(encoder.finish())
-        })
-        .collect()
+    places.par_chunks(blocks_per_chunk).map(encode).collect()
 }
 
-fn decode_chunks<M: PathModel>(
+fn decode_chunks(
     payload: &[u8],
     blocks: usize,
     blocks_per_chunk: usize,
-    model: impl Fn() -> M + Sync,
-    monitor: &Monitor,
+    decode: impl Fn(&[u8], &mut [u32]) -> Result<()> + Send + Sync,
 ) -> Result<Vec<u32>> {
     let chunks = chunks::split(payload, blocks.div_ceil(blocks_per_chunk))?;
     for (chunk, start) in chunks.iter().zip((0..).step_by(blocks_per_chunk)) {
         let blocks = blocks_per_chunk.min(blocks - start);
-        if blocks >= (chunk.len() + 8).saturating_mul(MAX_BLOCKS_PER_BYTE) {
+        if blocks >= (chunk.len() + IMPLIED_BYTES).saturating_mul(MAX_BLOCKS_PER_BYTE) {
             return Err(ends_early());
         }
     }
@@ -192,21 +177,7 @@ fn decode_chunks<M: PathModel>(
     places
         .par_chunks_mut(blocks_per_chunk)
         .zip(chunks)
-        .try_for_each(|(slots, bytes)| {
-            let mut model = model();
-            let mut decoder = RangeDecoder::new(bytes);
-            for part in slots.chunks_mut(BLOCKS_PER_CHECK) {
-                monitor.check()?;
-                for slot in part.iter_mut() {
-                    *slot = model.code(&mut decoder, 0);
-                }
-                if decoder.overrun() {
-                    return Err(ends_early());
-                }
-                monitor.advance(part.len() as u64);
-            }
-            decoder.finish()
-        })?;
+        .try_for_each(|(slots, bytes)| decode(bytes, slots))?;
     Ok(places)
 }
 
