@@ -69,7 +69,7 @@ impl AdaptiveBit {
         // |target - one| < 2^16 and the step is below 2^15: the product fits 31 bits.
         let step = STEPS[usize::from(self.seen) % STEPS.len()];
         self.one = (one + (((target - one) * step) >> 15)) as u16;
-        self.seen += u16::from(self.seen < limit);
+        self.seen = (self.seen + 1).min(limit);
     }
 }
 
