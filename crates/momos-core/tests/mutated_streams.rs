@@ -114,7 +114,11 @@ fn paths_survive() {
         fuzz(seed, |random| {
             let motifs = 1 + random.below(300);
             let tree = MotifTree::new(&table(random, motifs), 2, FloatType::F32).unwrap();
-            let blocks = random.below(600);
+            // Chunks of many blocks are coded in several lanes.
+            let blocks = match (effort, random.below(4)) {
+                (Effort::Default, 0) => 16_384 + random.below(300),
+                _ => random.below(600),
+            };
             let places = numbers(random, motifs, blocks);
             let row_blocks = random.below(40);
             let stream =
