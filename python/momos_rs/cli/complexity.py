@@ -19,10 +19,12 @@ from momos_rs.complexity import (
     collect_weights,
     measure,
 )
-from momos_rs.complexity.collection import expand_models, short_names
+from momos_rs.complexity.collection import expand_models, short_names, times_of
 from momos_rs.complexity.measuring import SAMPLE, SEEDS
 from momos_rs.complexity.tables import format_figure, model_row, tensor_rows, to_csv
+from momos_rs.errors import InvalidArgumentError
 from momos_rs.files import check_target, replacing
+from momos_rs.plots.style import check_format
 
 from .console import (
     debug_option,
@@ -164,7 +166,14 @@ def complexity(
     targets = [path for path in (csv_path, plot_path, html_path) if path is not None]
     for target in targets:
         check_target(target, overwrite=force)
+    if plot_path is not None:
+        check_format(plot_path)
     paths = expand_models(models)
+    if over_time and len(paths) < 2:
+        raise InvalidArgumentError(
+            f"--over-time needs several checkpoints of a run, and {paths[0]} is one"
+        )
+    times = times_of(paths) if over_time else None
     chosen = [each for each in measures or MEASURES if each not in skip]
     with progress_bar(enabled=not (quiet or as_json)) as progress:
         reports = _measure_all(
@@ -177,7 +186,10 @@ def complexity(
             allow_pickle=allow_pickle,
             **options,
         )
-    _write_files(reports, csv_path, plot_path, html_path, per_tensor, over_time, force)
+    drawing: dict[str, Any] = {"over_time": over_time}
+    if times is not None:
+        drawing |= {"steps": times.steps, "unit": times.unit}
+    _write_files(reports, csv_path, plot_path, html_path, per_tensor, drawing, force)
     if as_json:
         print_json(
             [report.to_dict() for report in reports] if len(paths) > 1 else reports[0].to_dict()
@@ -216,7 +228,7 @@ def _write_files(
     plot_path: Path | None,
     html_path: Path | None,
     per_tensor: bool,
-    over_time: bool,
+    drawing: dict[str, Any],
     force: bool,
 ) -> None:
     if csv_path is not None:
@@ -227,11 +239,11 @@ def _write_files(
     if plot_path is not None:
         from momos_rs.plots import save_pictures
 
-        save_pictures(reports, plot_path, over_time=over_time, overwrite=force)
+        save_pictures(reports, plot_path, overwrite=force, **drawing)
     if html_path is not None:
         from momos_rs.complexity.page import render_page
 
-        page = render_page(reports, over_time=over_time)
+        page = render_page(reports, **drawing)
         with replacing(html_path, overwrite=force) as file:
             file.write(page.encode())
 

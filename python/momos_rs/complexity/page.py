@@ -97,6 +97,7 @@ def render_page(
     title: str = "Complexity of weights",
     over_time: bool = False,
     steps: Sequence[float] | None = None,
+    unit: str = "step",
 ) -> str:
     """The page as HTML.
 
@@ -105,6 +106,7 @@ def render_page(
         title: Its heading.
         over_time: Whether the reports are of one model in the course of its training.
         steps: When each was; 0, 1, 2, ... by default.
+        unit: What the steps count.
     """
     rows = [_without_planes(model_row(each)) for each in reports]
     parts = [f"<h1>{_text(title)}</h1>"]
@@ -112,7 +114,7 @@ def render_page(
         parts.append(_figures(reports[0], rows[0]))
     else:
         parts += ["<h2>Models</h2>", _table(rows), _legend(rows)]
-    parts += _pictures(reports, over_time=over_time, steps=steps)
+    parts += _pictures(reports, over_time=over_time, steps=steps, unit=unit)
     for report in reports:
         parts += _model(report, opened=len(reports) == 1)
     body = "\n".join(parts)
@@ -171,7 +173,11 @@ def _legend(rows: Sequence[Row]) -> str:
 
 
 def _pictures(
-    reports: Sequence[ComplexityReport], *, over_time: bool, steps: Sequence[float] | None
+    reports: Sequence[ComplexityReport],
+    *,
+    over_time: bool,
+    steps: Sequence[float] | None,
+    unit: str,
 ) -> list[str]:
     from momos_rs.plots import draw_pictures, pictures_for
     from momos_rs.plots.style import save
@@ -179,7 +185,9 @@ def _pictures(
     drawn = []
     for picture in pictures_for(reports, over_time=over_time):
         try:
-            figure = draw_pictures(reports, pictures=[picture], over_time=over_time, steps=steps)
+            figure = draw_pictures(
+                reports, pictures=[picture], over_time=over_time, steps=steps, unit=unit
+            )
         except MomosError as error:
             return [f"<p>No pictures: {_text(str(error))}</p>"]
         buffer = io.BytesIO()
