@@ -1,6 +1,7 @@
 """``momos complexity``: many models, files it writes, the page in a real browser."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -89,8 +90,8 @@ def test_a_run_against_its_start_with_every_file(run, tmp_path):
     assert ratios[0] == 1
     assert ratios == sorted(ratios, reverse=True)
     drawing = picture.read_text()
-    for label in ("Over training", "checkpoint, in order", "By bit-plane", "epoch-0.pt"):
-        assert f"<!-- {label}" in drawing or label in drawing
+    for label in ("Complexity over training", "epoch", "Bit-planes (QuBD)", "ratio to epoch-0.pt"):
+        assert f"<!-- {label} -->" in drawing
     before = {path: path.read_bytes() for path in (table, picture, page)}
     with pytest.raises(FileExistsError, match="--force"):
         momos(*options)
@@ -221,13 +222,19 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     heads[column].querySelector("button").click();
     const values = [...table.tBodies[0].rows].map(row => +row.cells[column].dataset.value);
     const loaded = [...document.images].every(image => image.naturalWidth > 0);
-    document.body.dataset.result = JSON.stringify({
+    parent.document.body.dataset.result = JSON.stringify({
       first, second: heads[column].ariaSort, values, loaded,
       overflow: document.documentElement.scrollWidth - innerWidth, pictures: document.images.length,
+      width: innerWidth,
     });
     </script></body>"""
     probed = tmp_path / "probed.html"
-    probed.write_text(path.read_text().replace("</body>", probe))
+    # A window cannot be as narrow as a phone, a frame can.
+    framed = html.escape(path.read_text().replace("</body>", probe), quote=True)
+    probed.write_text(
+        '<!DOCTYPE html><link rel="icon" href="data:,"><body>'
+        f'<iframe srcdoc="{framed}" style="width: {width}px; height: 800px; border: 0"></iframe>'
+    )
     result = subprocess.run(
         [
             CHROMIUM,
@@ -236,7 +243,7 @@ def test_the_page_in_a_browser(run, tmp_path, width):
             "--disable-gpu",
             "--enable-logging=stderr",
             f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},900",
+            "--window-size=1400,900",
             "--virtual-time-budget=2000",
             "--dump-dom",
             probed.as_uri(),
@@ -247,7 +254,7 @@ def test_the_page_in_a_browser(run, tmp_path, width):
         timeout=120,
     )
     assert "CONSOLE" not in result.stderr
-    found = re.search(r'data-result="([^"]*)"', result.stdout)
+    found = re.search(r'<body data-result="([^"]*)"', result.stdout)
     assert found is not None
     seen = json.loads(found[1].replace("&quot;", '"'))
     assert (seen["first"], seen["second"]) == ("ascending", "descending")
@@ -256,3 +263,4 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     assert seen["loaded"]
     assert seen["pictures"] == 2
     assert seen["overflow"] <= 0
+    assert seen["width"] == width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def _named_times(paths: Sequence[Path]) -> Times | None:
     names = [str(Path(*Path(name).parts[-2:])) for name in short_names(paths)]
     found = [_last_number(name) for name in names]
     steps = tuple(each for each in found if each is not None)
-    if len(steps) < len(paths) or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+    if len(steps) < len(paths) or any(a >= b for a, b in itertools.pairwise(steps)):
         return None
     counted = {unit for word, unit in UNITS.items() if word in names[-1].lower()}
     return Times(steps, counted.pop() if len(counted) == 1 else "number of the checkpoint")

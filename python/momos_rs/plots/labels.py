@@ -29,9 +29,7 @@ def tensor_labels(names: Sequence[str]) -> list[str]:
     common = _common(parts)
     whole = [".".join(each[common:]) for each in parts]
     bare = [each.removesuffix(WEIGHT) for each in whole]
-    bare = [
-        name if short.isdigit() else short for name, short in zip(whole, bare, strict=True)
-    ]
+    bare = [name if short.isdigit() else short for name, short in zip(whole, bare, strict=True)]
     return [shortened(each) for each in (bare if len(set(bare)) == len(bare) else whole)]
 
 

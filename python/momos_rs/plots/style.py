@@ -12,21 +12,26 @@ from momos_rs.errors import InvalidArgumentError, MomosError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
     from matplotlib.gridspec import GridSpec
 
 __all__ = [
     "COLOURS",
+    "FONT_SIZE",
     "FORMATS",
     "MARKERS",
     "MOST_STYLES",
     "NEUTRAL",
     "WIDTH",
     "Sheet",
+    "add_colours",
     "add_scale",
     "check_format",
     "finish",
     "integer_ticks",
+    "label",
+    "new_row",
     "new_sheet",
     "plain_log_ticks",
     "save",
@@ -130,8 +135,19 @@ def new_sheet(heights: Sequence[float], width: float = WIDTH) -> Sheet:
     return Sheet(figure, tuple(panels), tuple(heights), grid)
 
 
-def finish(axes: Axes, *, title: str, xlabel: str, ylabel: str) -> None:
-    """Labels a panel, takes away what is not data, and puts the key above, clear of it."""
+def new_row(columns: int, height: float, width: float = 2 * WIDTH) -> tuple[Figure, list[Axes]]:
+    """A figure of panels of equal size side by side, as wide as a page.
+
+    Raises:
+        MomosError: If matplotlib is not installed.
+    """
+    figure = _figure_class()(figsize=(width, height), dpi=DPI, layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def label(axes: Axes, *, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Labels a panel and takes away what is not data."""
+    axes.set_title(title, fontsize=FONT_SIZE, fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=FONT_SIZE)
     axes.set_ylabel(ylabel, fontsize=FONT_SIZE)
     axes.tick_params(labelsize=SMALL)
@@ -141,6 +157,11 @@ def finish(axes: Axes, *, title: str, xlabel: str, ylabel: str) -> None:
     axes.set_axisbelow(True)
     for offset in (axes.xaxis.get_offset_text(), axes.yaxis.get_offset_text()):
         offset.set_fontsize(SMALL)
+
+
+def finish(axes: Axes, *, title: str, xlabel: str, ylabel: str) -> None:
+    """Labels the panel of a sheet, and puts its title and its key above, clear of the data."""
+    label(axes, xlabel=xlabel, ylabel=ylabel)
     handles, labels = axes.get_legend_handles_labels()
     part = axes.get_figure(root=False)
     assert part is not None
@@ -208,23 +229,24 @@ def shade_of(share: float) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
-def add_scale(axes: Axes, low: float, high: float, label: str) -> None:
+def add_colours(axes: Axes, shown: ScalarMappable, what: str, **options: Any) -> None:
+    """A key to the colours of a panel."""
+    part = axes.get_figure(root=False)
+    assert part is not None
+    bar = part.colorbar(shown, ax=axes, pad=0.02, **options)
+    bar.set_label(what, fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=SMALL)
+
+
+def add_scale(axes: Axes, low: float, high: float, what: str) -> None:
     """A key to the colours of :func:`shade_of`, from share 0 to 1."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.ticker import MaxNLocator
 
-    part = axes.get_figure(root=False)
-    assert part is not None
     used = LinearSegmentedColormap.from_list("used", [shade_of(each / 100) for each in range(101)])
-    bar = part.colorbar(
-        ScalarMappable(Normalize(low, high), used),
-        ax=axes,
-        pad=0.02,
-        ticks=MaxNLocator(integer=True, nbins=6),
-    )
-    bar.set_label(label, fontsize=FONT_SIZE)
-    bar.ax.tick_params(labelsize=SMALL)
+    shown = ScalarMappable(Normalize(low, high), used)
+    add_colours(axes, shown, what, ticks=MaxNLocator(integer=True, nbins=6))
 
 
 def save(figure: Figure, file: IO[bytes], kind: str) -> None:
