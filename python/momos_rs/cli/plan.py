@@ -140,7 +140,7 @@ def plan(
         )
     if plot is not None:
         with replacing(plot, overwrite=force) as file:
-            save(plot_plan(result), file, plot.suffix[1:])
+            save(plot_plan(result), file, plot.suffix[1:].lower())
     if as_json:
         print_json(result.to_dict())
     else:

@@ -23,6 +23,12 @@ __all__ = [
 MODEL_SUFFIXES = (".bin", ".ckpt", ".momos", ".pt", ".pth", ".safetensors", ".ts")
 INDEX_SUFFIX = ".index.json"
 
+COMPANIONS = frozenset(
+    {"optimizer.bin", "optimizer.pt", "scaler.pt", "scheduler.bin", "scheduler.pt"}
+    | {"training_args.bin"}
+)
+"""What trainers leave beside weights."""
+
 RUN_LOG = "log.jsonl"
 RUN_CHECKPOINTS = ("init.pt", "best.pt", "final.pt")
 """What a run of ``momos train`` leaves, in order; its other files hold the last weights again."""
@@ -65,9 +71,13 @@ def _in_folder(folder: Path) -> list[Path]:
     for child in children:
         if child.is_dir():
             models += _in_folder(child)
-        elif child.suffix in MODEL_SUFFIXES:
+        elif child.suffix in MODEL_SUFFIXES and not _is_companion(child.name):
             models.append(child)
     return models
+
+
+def _is_companion(name: str) -> bool:
+    return name in COMPANIONS or name.startswith("rng_state")
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
@@ -114,11 +124,18 @@ def times_of(paths: Sequence[Path]) -> Times | None:
 def _named_times(paths: Sequence[Path]) -> Times | None:
     names = [str(Path(*Path(name).parts[-2:])) for name in short_names(paths)]
     found = [_last_number(name) for name in names]
+    words = {_word_before(name) for name, step in zip(names, found, strict=True) if step}
     steps = tuple(each for each in found if each is not None)
     if len(steps) < len(paths) or any(a >= b for a, b in itertools.pairwise(steps)):
         return None
-    counted = {unit for word, unit in UNITS.items() if word in names[-1].lower()}
+    counted = {unit for word, unit in UNITS.items() if any(word in each for each in words)}
     return Times(steps, counted.pop() if len(counted) == 1 else "number of the checkpoint")
+
+
+def _word_before(name: str) -> str:
+    """The letters before the last number, in lower case."""
+    found = re.search(r"([a-z]*)[^a-z0-9]*\d+\D*$", str(Path(name).with_suffix("")).lower())
+    return "" if found is None else found[1]
 
 
 def _last_number(name: str) -> int | None:

@@ -202,7 +202,7 @@ def _legend(rows: Sequence[Row]) -> str:
         column
         for column in dict.fromkeys(column for row in rows for column in row)
         # What ratios to a baseline are is said once, below.
-        if column in EXPLANATIONS or " / " not in column and column != "model"
+        if column in EXPLANATIONS or (" / " not in column and column != "model")
     ]
     terms = "".join(f"<dt>{_text(each)}</dt><dd>{_text(_meaning(each))}</dd>" for each in columns)
     return f"<details><summary>What the columns mean</summary><dl>{terms}</dl></details>"

@@ -87,7 +87,7 @@ def save_pictures(
     check_format(path)
     figure = draw_pictures(reports, over_time=over_time, steps=steps, unit=unit)
     with replacing(path, overwrite=overwrite) as file:
-        save(figure, file, path.suffix[1:])
+        save(figure, file, path.suffix[1:].lower())
 
 
 def draw_pictures(

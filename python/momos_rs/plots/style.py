@@ -80,7 +80,7 @@ def check_format(path: Path) -> None:
         InvalidArgumentError: If its suffix is none of :data:`FORMATS`.
         MomosError: If matplotlib is not installed.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise InvalidArgumentError(
             f"pictures end in {', '.join(FORMATS)}, which {path.name!r} does not"
         )
