@@ -402,4 +402,5 @@ def _render_tensors(report: ComplexityReport, width: int | None) -> str:
         if column not in hidden and not ("[" in column and report.baseline is not None)
     ]
     cells = [[_cell(column, row.get(column)) for column in shown] for row in rows]
-    return _fitting_table(cells, shown, width)
+    telling = [index for index, name in enumerate(shown) if " / " in name or name in ("n", "qubd")]
+    return _fitting_table(cells, shown, width, telling)

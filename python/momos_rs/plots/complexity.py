@@ -39,6 +39,9 @@ PICTURES: tuple[Picture, ...] = get_args(Picture)
 MAX_LABELS = 40
 """Of more layers or models than this not every one is named."""
 
+ROW = 0.14
+"""Inches that the name of a layer or model takes."""
+
 NAMED_EXTREMES = 3
 """The least and the most complex models that are told apart where there are too many for that."""
 
@@ -133,8 +136,11 @@ def draw_pictures(
 
 def _height(picture: Picture, reports: Sequence[ComplexityReport]) -> float:
     """Inches: room for a label on every line of those that list layers or models."""
-    rows = {"layers": len(_layers(reports[0])[1]), "ranking": len(reports)}.get(picture, 0)
-    return 2.3 if rows == 0 else 0.75 + 0.14 * min(rows, MAX_LABELS)
+    if picture == "layers":
+        return 1.0 + ROW * min(max(len(_layers(reports[0])[1]), 3), MAX_LABELS)
+    if picture == "ranking":
+        return 0.85 + ROW * min(max(len(reports), 3), MAX_LABELS)
+    return 2.3
 
 
 @dataclass(frozen=True)
