@@ -14,6 +14,7 @@ import torch
 
 from momos_rs.cli.complexity import render
 from momos_rs.cli.main import group
+from momos_rs.complexity import MEASURES
 from momos_rs.complexity.collection import (
     Times,
     expand_models,
@@ -353,3 +354,36 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     assert seen["pictures"] == 2
     assert seen["overflow"] <= 0
     assert seen["width"] == width
+
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "complexity.md").read_text()
+
+
+def test_the_guide_runs(tmp_path, monkeypatch):
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a.weight": torch.randn(16, 16)}, "model.pt")
+    names = {
+        "model": torch.nn.Linear(16, 16),
+        "train": lambda _model: None,
+        "epochs": 2,
+        "loss": 0.5,
+        "array": np.random.default_rng(0).integers(0, 2, (8, 8)),
+    }
+    examples = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, "complexity.md", "exec"), names)
+    assert Path("complexity.pdf").read_bytes().startswith(b"%PDF")
+    assert len(Path("complexity.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_guide_names_what_there_is():
+    from momos_rs.cli.complexity import complexity
+
+    options = {option for parameter in complexity.params for option in parameter.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", GUIDE)) - {"--no-deps"}
+    assert named <= options
+    for measure in MEASURES:
+        assert f"`{measure}`" in GUIDE

@@ -199,13 +199,15 @@ def complexity(
     drawing: dict[str, Any] = {"over_time": over_time}
     if times is not None:
         drawing |= {"steps": times.steps, "unit": times.unit}
-    _write_files(reports, csv_path, plot_path, html_path, per_tensor, drawing, force)
-    if as_json:
-        print_json(
-            [report.to_dict() for report in reports] if len(paths) > 1 else reports[0].to_dict()
-        )
-    elif not quiet:
-        click.echo(render(reports, per_tensor=per_tensor, width=screen_width()))
+    try:
+        _write_files(reports, csv_path, plot_path, html_path, per_tensor, drawing, force)
+    finally:  # what took so long to measure is shown, whatever comes of the files
+        if as_json:
+            print_json(
+                [report.to_dict() for report in reports] if len(paths) > 1 else reports[0].to_dict()
+            )
+        elif not quiet:
+            click.echo(render(reports, per_tensor=per_tensor, width=screen_width()))
 
 
 def _baseline(baseline: str | None, *, allow_pickle: bool) -> str | WeightSet | None:

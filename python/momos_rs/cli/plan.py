@@ -138,13 +138,15 @@ def plan(
         result = make_plan(
             checkpoint.read(model, allow_pickle=allow_pickle), progress=progress, **options
         )
-    if plot is not None:
-        with replacing(plot, overwrite=force) as file:
-            save(plot_plan(result), file, plot.suffix[1:].lower())
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        click.echo(render(result))
+    try:
+        if plot is not None:
+            with replacing(plot, overwrite=force) as file:
+                save(plot_plan(result), file, plot.suffix[1:].lower())
+    finally:  # what took so long to find is shown, whatever comes of the picture
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            click.echo(render(result))
 
 
 def render(result: Plan) -> str:

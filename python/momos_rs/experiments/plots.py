@@ -175,6 +175,7 @@ def _curves(runs: Sequence[Run], drawn: Callable[[Run], bool]) -> tuple[list[_Cu
     settings: dict[RunConfig, Run] = {}
     for run in runs:
         settings.setdefault(replace(run.config, seed=0), run)
+    settings = {config: settings[config] for config in sorted(settings, key=_order)}
     labels = dict(zip(settings, _labels(list(settings)), strict=True))
     curves = []
     plain = mosaics = left_out = 0
@@ -190,7 +191,12 @@ def _curves(runs: Sequence[Run], drawn: Callable[[Run], bool]) -> tuple[list[_Cu
                 curves.append(_Curve(run, labels[config], style))
             else:
                 left_out += 1
-    return sorted(curves, key=lambda curve: curve.run.config.projects), left_out
+    return curves, left_out
+
+
+def _order(config: RunConfig) -> tuple[bool, int, float]:
+    """Runs without a mosaic first, then by block size and motifs."""
+    return config.projects, config.s, config.capacity or config.k or 0.0
 
 
 _DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -306,6 +312,7 @@ def draw_accuracy(runs: Sequence[Run], _layer: str | None) -> Figure:
         raise _NothingToDrawError(
             "one capacity is not much of a figure; add runs of others, or one of --method baseline"
         )
+    seeds = max(len(each) for line in lines.values() for each in line.values())
     sheet = new_sheet([_PANEL])
     (axes,) = sheet.panels
     settings = [*lines, *plain]
@@ -322,7 +329,7 @@ def draw_accuracy(runs: Sequence[Run], _layer: str | None) -> Figure:
         axes.errorbar(
             at,
             [statistics.fmean(by_capacity[each]) for each in at],
-            yerr=[_deviation(by_capacity[each]) for each in at],
+            yerr=[_deviation(by_capacity[each]) for each in at] if seeds > 1 else None,
             capsize=2.5,
             elinewidth=0.8,
             markersize=3.5,
@@ -331,7 +338,6 @@ def draw_accuracy(runs: Sequence[Run], _layer: str | None) -> Figure:
             **style_of(position),
         )
     plain_log_ticks(axes, sorted(capacities))
-    seeds = max(len(each) for line in lines.values() for each in line.values())
     finish(
         axes,
         title=_with_left_out(

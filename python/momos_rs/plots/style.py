@@ -61,7 +61,7 @@ MOST_STYLES = 2 * len(COLOURS)
 
 _LEGEND_LINE = 0.165  # inches
 _LEGEND_HANDLE = 0.42
-_LEGEND_CHARACTER = 0.056
+_LEGEND_CHARACTER = 0.052
 
 
 def style_of(position: int) -> dict[str, Any]:
