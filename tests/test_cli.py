@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,7 +146,19 @@ def test_command_lines_that_are_not_valid(
     status, output, error = run(capsys, *arguments)
     assert status == 2
     assert output == ""
-    assert "Usage: momos" in error
+    (line,) = error.splitlines()
+    assert line.startswith("momos: error: ")
+    assert line.endswith("--help")
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_options_of_a_command_are_told_apart(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """click warns of an option that is there twice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        status, output, _ = run(capsys, name, "--help")
+    assert status == 0
+    assert f"momos {name}" in output
 
 
 def test_an_existing_target_is_kept(

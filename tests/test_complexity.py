@@ -342,7 +342,7 @@ def test_against_another_checkpoint():
     assert comparison.ratio("nothing") is None
     layer = next(each for each in comparison.tensors if each.name == "2.weight")
     assert next(each for each in layer.ratios if each.figure == "bdm2d").ratio < 0.5
-    with pytest.raises(InvalidArgumentError, match="no tensor in common"):
+    with pytest.raises(InvalidArgumentError, match="no tensor of the same name and shape"):
         C.measure(model, measures=FAST, baseline={"other": torch.randn(8, 8)})
 
 

@@ -1,6 +1,7 @@
 """``momos complexity``: many models, files it writes, the page in a real browser."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -11,8 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from momos_rs.cli.complexity import render
 from momos_rs.cli.main import group
-from momos_rs.complexity.collection import expand_models, natural_order, short_names
+from momos_rs.complexity import MEASURES
+from momos_rs.complexity.collection import (
+    Times,
+    expand_models,
+    natural_order,
+    short_names,
+    times_of,
+)
 from momos_rs.complexity.page import render_page
 from momos_rs.errors import InvalidArgumentError, MomosError
 
@@ -89,8 +98,8 @@ def test_a_run_against_its_start_with_every_file(run, tmp_path):
     assert ratios[0] == 1
     assert ratios == sorted(ratios, reverse=True)
     drawing = picture.read_text()
-    for label in ("Over training", "checkpoint, in order", "By bit-plane", "epoch-0.pt"):
-        assert f"<!-- {label}" in drawing or label in drawing
+    for label in ("Complexity over training", "epoch", "Bit-planes (QuBD)", "ratio to epoch-0.pt"):
+        assert f"<!-- {label} -->" in drawing
     before = {path: path.read_bytes() for path in (table, picture, page)}
     with pytest.raises(FileExistsError, match="--force"):
         momos(*options)
@@ -143,11 +152,93 @@ def test_models_in_folders(run, tmp_path):
     assert expand_models([run]) == [run]
 
 
+def test_a_run_is_in_the_order_of_its_training(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    events = [
+        {"event": "start"},
+        *({"event": "epoch", "epoch": epoch} for epoch in (1, 2, 3)),
+        {"event": "end", "best": {"epoch": 2}},
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    for name in ("best.pt", "final.momos", "final.pt", "init.pt", "last.pt"):
+        (run / name).write_bytes(b"")
+    paths = expand_models([run])
+    assert [path.name for path in paths] == ["init.pt", "best.pt", "final.pt"]
+    assert times_of(paths) == Times((0, 2, 3), "epoch")
+
+
+def test_checkpoints_of_other_trainers(tmp_path):
+    for step in (500, 1000):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in ("model.safetensors", "optimizer.pt", "rng_state.pth", "training_args.bin"):
+            (folder / name).write_bytes(b"")
+    paths = expand_models([tmp_path])
+    assert [path.name for path in paths] == ["model.safetensors"] * 2
+    assert times_of(paths) == Times((500, 1000), "number of the checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["init.pt", "epoch-2.pt", "epoch-10.pt"], Times((0, 2, 10), "epoch")),
+        (["epoch=1-step=40.ckpt", "epoch=2-step=80.ckpt"], Times((40, 80), "step")),
+        (["epoch-2.pt", "epoch-1.pt"], None),
+        (["early.pt", "late.pt"], None),
+    ],
+)
+def test_when_checkpoints_were_made(names, expected):
+    assert times_of([Path("run", name) for name in names]) == expected
+
+
+def test_a_baseline_of_another_shape_is_said_to_be_one(run, tmp_path):
+    state = torch.load(run / "epoch-0.pt")
+    torch.save(state | {"layer.bias": torch.randn(90)}, tmp_path / "other.pt")
+    report = json.loads(
+        momos(run / "epoch-0.pt", "--baseline", tmp_path / "other.pt", *FAST, "--json").output
+    )
+    assert [each["name"] for each in report["baseline"]["tensors"]] == ["layer.weight"]
+    assert report["baseline"]["n"] == 4890
+    assert any("1 of 2 tensors" in note and "4,890" in note for note in report["notes"])
+
+
+def test_too_few_weights_for_a_block(tmp_path):
+    torch.save({"bias": torch.randn(5)}, tmp_path / "bias.pt")
+    assert "too few weights for a block" in momos(tmp_path / "bias.pt", *FAST).output
+    report = json.loads(momos(tmp_path / "bias.pt", *FAST, "--json").output)
+    assert str(report["signs"]["bdm"]) == "0.0"
+
+
+def test_tables_fit_the_terminal():
+    from momos_rs.complexity import measure
+
+    torch.manual_seed(0)
+    reports = [
+        measure({"w": torch.randn(40, 40)}, name=f"model {index}", baseline="gaussian", seeds=1)
+        for index in range(3)
+    ]
+    whole = render(reports)
+    assert "no room" not in whole
+    for width in (60, 80, 100):
+        lines = render(reports, width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        # Ratios tell most, and go last.
+        assert "bdm/base" in lines[0]
+        assert any(line.strip().startswith("no room for") for line in lines)
+    shown = render(reports[:1], per_tensor=True, width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_mistakes_end_in_one_line(run, tmp_path):
     for arguments, message in (
+        ([run / "epoch-0.pt", "--over-time"], "several checkpoints"),
+        ([run / "epoch-0.pt", "--measure", "norm", "--skip", "norm"], "nothing is left"),
+        ([run / "epoch-0.pt", "--baseline", "gausian"], "gaussian or shuffled"),
+        ([run / "epoch-0.pt", "--csv", tmp_path / "x.svg", "--plot", tmp_path / "x.svg"], "each"),
         ([run / "none.pt"], "does not exist"),
         ([run / "epoch-0.pt", "--plot", tmp_path / "x.gif"], "pictures end in"),
-        ([run / "epoch-0.pt", "--measure", "norm", "--plot", tmp_path / "x.png"], "can be drawn"),
+        ([run / "epoch-0.pt", "--measure", "norm", "--plot", tmp_path / "x.png"], "--plot draws"),
         ([run / "epoch-0.pt", "--baseline", run / "none.pt"], "none.pt"),
     ):
         command = [sys.executable, "-m", "momos_rs", "complexity", *map(str, arguments)]
@@ -221,13 +312,19 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     heads[column].querySelector("button").click();
     const values = [...table.tBodies[0].rows].map(row => +row.cells[column].dataset.value);
     const loaded = [...document.images].every(image => image.naturalWidth > 0);
-    document.body.dataset.result = JSON.stringify({
+    parent.document.body.dataset.result = JSON.stringify({
       first, second: heads[column].ariaSort, values, loaded,
       overflow: document.documentElement.scrollWidth - innerWidth, pictures: document.images.length,
+      width: innerWidth,
     });
     </script></body>"""
     probed = tmp_path / "probed.html"
-    probed.write_text(path.read_text().replace("</body>", probe))
+    # A window cannot be as narrow as a phone, a frame can.
+    framed = html.escape(path.read_text().replace("</body>", probe), quote=True)
+    probed.write_text(
+        '<!DOCTYPE html><link rel="icon" href="data:,"><body>'
+        f'<iframe srcdoc="{framed}" style="width: {width}px; height: 800px; border: 0"></iframe>'
+    )
     result = subprocess.run(
         [
             CHROMIUM,
@@ -236,7 +333,7 @@ def test_the_page_in_a_browser(run, tmp_path, width):
             "--disable-gpu",
             "--enable-logging=stderr",
             f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},900",
+            "--window-size=1400,900",
             "--virtual-time-budget=2000",
             "--dump-dom",
             probed.as_uri(),
@@ -247,7 +344,7 @@ def test_the_page_in_a_browser(run, tmp_path, width):
         timeout=120,
     )
     assert "CONSOLE" not in result.stderr
-    found = re.search(r'data-result="([^"]*)"', result.stdout)
+    found = re.search(r'<body data-result="([^"]*)"', result.stdout)
     assert found is not None
     seen = json.loads(found[1].replace("&quot;", '"'))
     assert (seen["first"], seen["second"]) == ("ascending", "descending")
@@ -256,3 +353,37 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     assert seen["loaded"]
     assert seen["pictures"] == 2
     assert seen["overflow"] <= 0
+    assert seen["width"] == width
+
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "complexity.md").read_text()
+
+
+def test_the_guide_runs(tmp_path, monkeypatch):
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a.weight": torch.randn(16, 16)}, "model.pt")
+    names = {
+        "model": torch.nn.Linear(16, 16),
+        "train": lambda _model: None,
+        "epochs": 2,
+        "loss": 0.5,
+        "array": np.random.default_rng(0).integers(0, 2, (8, 8)),
+    }
+    examples = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, "complexity.md", "exec"), names)
+    assert Path("complexity.pdf").read_bytes().startswith(b"%PDF")
+    assert len(Path("complexity.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_guide_names_what_there_is():
+    from momos_rs.cli.complexity import complexity
+
+    options = {option for parameter in complexity.params for option in parameter.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", GUIDE)) - {"--no-deps"}
+    assert named <= options
+    for measure in MEASURES:
+        assert f"`{measure}`" in GUIDE

@@ -97,15 +97,19 @@ def test_the_command_prints_a_table_json_and_a_picture(tmp_path: Path) -> None:
     picture = tmp_path / "plan.png"
     assert CliRunner().invoke(group, [*command, "--plot", str(picture)]).exit_code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    again = CliRunner().invoke(group, [*command, "--plot", str(picture)])
+    assert isinstance(again.exception, FileExistsError)
+    assert CliRunner().invoke(group, [*command, "--plot", str(picture), "--force"]).exit_code == 0
+    other = CliRunner().invoke(group, [*command, "--plot", str(tmp_path / "plan.gif")])
+    assert isinstance(other.exception, errors.InvalidArgumentError)
+    assert "pictures end in" in str(other.exception)
 
 
 def test_the_picture_shows_every_line(result: Plan) -> None:
     pytest.importorskip("matplotlib")
-    axes = plot_plan(result).axes[0]
-    legend = axes.get_legend()
-    assert legend is not None
-    labels = {text.get_text() for text in legend.get_texts()}
-    assert labels == {
+    (part,) = plot_plan(result).subfigs
+    (key,) = part.legends
+    assert {text.get_text() for text in key.get_texts()} >= {
         "kmeans, s = 2",
         "kmeans, s = 4",
         "random, s = 2",

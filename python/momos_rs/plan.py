@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import lzma
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -382,49 +380,70 @@ def plot_plan(result: Plan) -> Figure:
         result: The plan.
 
     Raises:
-        InvalidArgumentError: If matplotlib is not installed.
+        InvalidArgumentError: If no way to pack the model has an error.
+        MomosError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InvalidArgumentError("a plot needs matplotlib (pip install matplotlib)") from None
-    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
-    axes = figure.subplots()
+    from .plots.labels import model_labels
+    from .plots.style import COLOURS, MOST_STYLES, NEUTRAL, finish, new_sheet, style_of
+
     lines: dict[tuple[str, int | None], list[PlanPoint]] = {}
     for point in result.points:
         if point.relative_error > 0:
             lines.setdefault((point.method, point.block_size), []).append(point)
-    for (method, block_size), points in lines.items():
+    if not lines:
+        raise InvalidArgumentError(
+            "every way takes the model without error: there is nothing to draw against error"
+        )
+    sheet = new_sheet([3.0])
+    (axes,) = sheet.panels
+    for position, ((method, block_size), points) in enumerate(lines.items()):
         points.sort(key=lambda each: each.relative_error)
-        label = method if block_size is None else f"{method}, s = {block_size}"
         errors = [each.relative_error for each in points]
-        (line,) = axes.plot(errors, [each.ratio for each in points], marker="o", label=label)
+        style = style_of(position % MOST_STYLES)
+        name = method if block_size is None else f"{method}, s = {block_size}"
+        axes.plot(
+            errors,
+            [each.ratio for each in points],
+            label=name,
+            linewidth=1,
+            markersize=3.5,
+            **style,
+        )
         if block_size is not None:
             bounds = [each.bound_ratio or math.nan for each in points]
-            axes.plot(errors, bounds, linestyle=":", color=line.get_color(), linewidth=1)
-    axes.plot([], [], linestyle=":", color="0.3", linewidth=1, label="at the paper's bound")
-    for reference, style in zip(result.references, ("-.", "--", "-"), strict=False):
-        note = ", sampled" if reference.sampled else ""
-        axes.axhline(reference.ratio, linestyle=style, color="0.55", linewidth=1)
-        axes.annotate(
-            f"{reference.name}{note} ({reference.ratio:.2f})",
-            (1.0, reference.ratio),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize="x-small",
-            color="0.35",
+            axes.plot(
+                errors, bounds, linestyle=":", linewidth=0.9, color=style["color"],
+                marker=style["marker"], markersize=2,
+            )  # fmt: skip
+    if any(block_size is not None for _, block_size in lines):
+        axes.plot([], [], linestyle=":", color=COLOURS[-1], linewidth=0.9, label=AT_THE_BOUND)
+    for reference, dashes in zip(result.references, ("-.", "--", "-"), strict=False):
+        sampled = ", sampled" if reference.sampled else ""
+        axes.axhline(
+            reference.ratio,
+            linestyle=dashes,
+            color=NEUTRAL,
+            linewidth=0.8,
+            label=f"{reference.name} ({reference.ratio:.2f}{sampled})",
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("relative error  $\\|w - w'\\|^2 / \\|w\\|^2$")
-    axes.set_ylabel("ratio of bytes in to bytes out")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value in _TICKS else "")
-    axes.grid(visible=True, which="both", linewidth=0.3)
-    axes.set_title(Path(result.source).name if os.sep in result.source else result.source)
-    axes.legend(fontsize="small", loc="upper left")
-    return figure
+    axes.yaxis.set_minor_formatter(_minor_tick)
+    (model,) = model_labels([result.source])
+    finish(
+        axes,
+        title=f"Ways to pack {model}",
+        xlabel="relative error  $\\|w - w'\\|^2 / \\|w\\|^2$",
+        ylabel="bytes of the model / bytes packed",
+    )
+    return sheet.fit()
 
 
-_TICKS: frozenset[float] = frozenset({2.0, 3.0, 5.0, 20.0, 30.0, 50.0})
+AT_THE_BOUND = "at the paper's bound"
+
+
+def _minor_tick(value: float, _position: object) -> str:
+    """2, 3 and 5 of every decade, which do not crowd a logarithmic axis."""
+    digit = value / 10 ** math.floor(math.log10(value))
+    return f"{value:g}" if round(digit) in (2, 3, 5) else ""

@@ -274,7 +274,7 @@ class BDM:
         if check and not np.issubdtype(array.dtype, np.integer):
             raise TypeError(
                 "'X' has to be an integer array; the signs of weights are measured by "
-                "momos_rs.sign_bdm"
+                "momos_rs.bdm.sign_bdm"
             )
         tally = self._tally(array)
         if check and tally is None:

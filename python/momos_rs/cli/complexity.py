@@ -19,13 +19,17 @@ from momos_rs.complexity import (
     collect_weights,
     measure,
 )
-from momos_rs.complexity.collection import expand_models, short_names
+from momos_rs.complexity.collection import expand_models, short_names, times_of
 from momos_rs.complexity.measuring import SAMPLE, SEEDS
 from momos_rs.complexity.tables import format_figure, model_row, tensor_rows, to_csv
+from momos_rs.errors import InvalidArgumentError
 from momos_rs.files import check_target, replacing
+from momos_rs.plots.style import check_format
 
 from .console import (
     debug_option,
+    fitting_columns,
+    fold,
     format_bytes,
     format_count,
     format_percent,
@@ -34,9 +38,13 @@ from .console import (
     print_json,
     progress_bar,
     quiet_option,
+    screen_width,
 )
 
 __all__ = ["complexity"]
+
+DRAWN = ("bdm", "bdm2d", "qubd")
+"""Measures that there are pictures of."""
 
 MEBIBYTE = 1 << 20
 
@@ -164,8 +172,19 @@ def complexity(
     targets = [path for path in (csv_path, plot_path, html_path) if path is not None]
     for target in targets:
         check_target(target, overwrite=force)
-    paths = expand_models(models)
+    if len({target.resolve() for target in targets}) < len(targets):
+        raise InvalidArgumentError("--csv, --plot and --html need a file each")
     chosen = [each for each in measures or MEASURES if each not in skip]
+    if plot_path is not None:
+        check_format(plot_path)
+        if not set(chosen) & set(DRAWN):
+            raise InvalidArgumentError(f"--plot draws {', '.join(DRAWN)}; measure one of them")
+    paths = expand_models(models)
+    if over_time and len(paths) < 2:
+        raise InvalidArgumentError(
+            f"--over-time needs several checkpoints of a run, and {paths[0]} is one"
+        )
+    times = times_of(paths) if over_time else None
     with progress_bar(enabled=not (quiet or as_json)) as progress:
         reports = _measure_all(
             paths,
@@ -177,19 +196,29 @@ def complexity(
             allow_pickle=allow_pickle,
             **options,
         )
-    _write_files(reports, csv_path, plot_path, html_path, per_tensor, over_time, force)
-    if as_json:
-        print_json(
-            [report.to_dict() for report in reports] if len(paths) > 1 else reports[0].to_dict()
-        )
-    elif not quiet:
-        click.echo(render(reports, per_tensor=per_tensor))
+    drawing: dict[str, Any] = {"over_time": over_time}
+    if times is not None:
+        drawing |= {"steps": times.steps, "unit": times.unit}
+    try:
+        _write_files(reports, csv_path, plot_path, html_path, per_tensor, drawing, force)
+    finally:  # what took so long to measure is shown, whatever comes of the files
+        if as_json:
+            print_json(
+                [report.to_dict() for report in reports] if len(paths) > 1 else reports[0].to_dict()
+            )
+        elif not quiet:
+            click.echo(render(reports, per_tensor=per_tensor, width=screen_width()))
 
 
 def _baseline(baseline: str | None, *, allow_pickle: bool) -> str | WeightSet | None:
     """A checkpoint is opened once, however many models there are."""
     if baseline is None or baseline in RANDOM_BASELINES:
         return baseline
+    if not baseline or not Path(baseline).exists():
+        raise FileNotFoundError(
+            f"there is no baseline {baseline!r}: give a checkpoint, "
+            f"or {' or '.join(RANDOM_BASELINES)}"
+        )
     return collect_weights(baseline, allow_pickle=allow_pickle)
 
 
@@ -216,7 +245,7 @@ def _write_files(
     plot_path: Path | None,
     html_path: Path | None,
     per_tensor: bool,
-    over_time: bool,
+    drawing: dict[str, Any],
     force: bool,
 ) -> None:
     if csv_path is not None:
@@ -227,31 +256,33 @@ def _write_files(
     if plot_path is not None:
         from momos_rs.plots import save_pictures
 
-        save_pictures(reports, plot_path, over_time=over_time, overwrite=force)
+        save_pictures(reports, plot_path, overwrite=force, **drawing)
     if html_path is not None:
         from momos_rs.complexity.page import render_page
 
-        page = render_page(reports, over_time=over_time)
+        page = render_page(reports, **drawing)
         with replacing(html_path, overwrite=force) as file:
             file.write(page.encode())
 
 
-def render(reports: Sequence[ComplexityReport], *, per_tensor: bool = False) -> str:
-    """The reports for people."""
+def render(
+    reports: Sequence[ComplexityReport], *, per_tensor: bool = False, width: int | None = None
+) -> str:
+    """The reports for people, in lines of that many characters."""
     if len(reports) > 1 and not per_tensor:
-        return _render_many(reports)
-    return "\n\n".join(_render_one(report, per_tensor=per_tensor) for report in reports)
+        return _render_many(reports, width)
+    return "\n\n".join(_render_one(each, per_tensor=per_tensor, width=width) for each in reports)
 
 
-def _render_many(reports: Sequence[ComplexityReport]) -> str:
+def _render_many(reports: Sequence[ComplexityReport], width: int | None) -> str:
     """A row for each model, of what tells models of different sizes apart."""
     columns = {
         "n": "n",
         "bdm": "BDM",
-        "bdm / random": "/random",
+        "bdm / random": "BDM/rand",
         "entropy corrected": "entropy",
         "bdm2d": "BDM 4x4",
-        "bdm2d / random": "/random",
+        "bdm2d / random": "4x4/rand",
         "qubd": "QuBD",
         "gzip of weights": "gzip",
         "zstd of weights": "zstd",
@@ -269,7 +300,29 @@ def _render_many(reports: Sequence[ComplexityReport]) -> str:
         [str(row["model"]), *(_cell(column, row.get(column)) for column in shown)] for row in rows
     ]
     header = ["model", *(columns[column] for column in shown)]
-    return "\n\n".join([format_table(cells, header=header), *lines])
+    first = [
+        column
+        for ending in ("/base", "/rand")
+        for column, name in enumerate(header)
+        if name.endswith(ending)
+    ]
+    return "\n\n".join([_fitting_table(cells, header, width, first), *lines])
+
+
+def _fitting_table(
+    cells: list[list[str]], header: list[str], width: int | None, first: Sequence[int] = ()
+) -> str:
+    """A table of the columns there is room for, and the names of the others."""
+    kept = fitting_columns([header, *cells], width, first=first)
+    table = format_table(
+        [[row[column] for column in kept] for row in cells],
+        header=[header[column] for column in kept],
+    )
+    hidden = [name for column, name in enumerate(header) if column not in kept]
+    if not hidden:
+        return table
+    names = f"no room for {', '.join(hidden)}; --csv FILE has them"
+    return f"{table}\n{fold(names, indent='  ', width=width)}"
 
 
 def _cell(column: str, value: str | int | float | None) -> str:
@@ -278,7 +331,7 @@ def _cell(column: str, value: str | int | float | None) -> str:
     return value if isinstance(value, str) else format_figure(column, value)
 
 
-def _render_one(report: ComplexityReport, *, per_tensor: bool) -> str:
+def _render_one(report: ComplexityReport, *, per_tensor: bool, width: int | None) -> str:
     rows = [("weights (n)", format_count(report.n), format_bytes(report.nbytes))]
     if report.sparsity is not None:
         rows.append(("sparsity", format_percent(report.sparsity), ""))
@@ -288,7 +341,9 @@ def _render_one(report: ComplexityReport, *, per_tensor: bool) -> str:
         (report.signs, "signs, 1-D", "12 bits"),
         (report.sign_plane, "signs, 4x4", "16 bits"),
     ):
-        if blocks is not None:
+        if blocks is not None and not blocks.blocks:
+            rows.append((f"BDM of {what}", "-", "too few weights for a block"))
+        elif blocks is not None:
             seen = f"{blocks.distinct:,} of {blocks.possible:,} blocks seen"
             rows += [
                 (f"BDM of {what}", f"{blocks.bdm:,.1f} bits", seen),
@@ -315,14 +370,14 @@ def _render_one(report: ComplexityReport, *, per_tensor: bool) -> str:
     if report.baseline is not None:
         parts.append(_render_baseline(report))
     if per_tensor:
-        parts.append(_render_tensors(report))
+        parts.append(_render_tensors(report, width))
     notes = list(report.notes)
     if report.left_out:
         reasons = sorted({each.reason for each in report.left_out})
         shown = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
         notes.append(f"{len(report.left_out)} tensors left out ({shown})")
     if notes:
-        parts.append("\n".join(f"  note: {note}" for note in notes))
+        parts.append("\n".join(fold(f"note: {note}", indent="  ", width=width) for note in notes))
     return "\n\n".join(parts)
 
 
@@ -340,7 +395,7 @@ def _render_baseline(report: ComplexityReport) -> str:
     return format_table(rows, header=(f"against {report.baseline.source}", "ratio", "it has", "+-"))
 
 
-def _render_tensors(report: ComplexityReport) -> str:
+def _render_tensors(report: ComplexityReport, width: int | None) -> str:
     rows = tensor_rows(report)
     hidden = ("model", "entropy", "entropy2d", "bound bits", "entropy2d corrected")
     shown = [
@@ -348,4 +403,6 @@ def _render_tensors(report: ComplexityReport) -> str:
         for column in dict.fromkeys(name for row in rows for name in row)
         if column not in hidden and not ("[" in column and report.baseline is not None)
     ]
-    return format_table([[_cell(c, row.get(c)) for c in shown] for row in rows], header=shown)
+    cells = [[_cell(column, row.get(column)) for column in shown] for row in rows]
+    telling = [index for index, name in enumerate(shown) if " / " in name or name in ("n", "qubd")]
+    return _fitting_table(cells, shown, width, telling)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +15,8 @@ import click
 __all__ = [
     "debug_option",
     "debugging",
+    "fitting_columns",
+    "fold",
     "format_bytes",
     "format_count",
     "format_percent",
@@ -21,6 +25,7 @@ __all__ = [
     "print_json",
     "progress_bar",
     "quiet_option",
+    "screen_width",
 ]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -102,6 +107,52 @@ def format_table(
     if header:
         lines.insert(1, indent + "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def screen_width() -> int | None:
+    """Characters in a line of the terminal; None if what is printed goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fitting_columns(
+    rows: Sequence[Sequence[str]], width: int | None, *, first: Sequence[int] = (), indent: int = 2
+) -> list[int]:
+    """The columns of a table that a line has room for, in order; all without a width.
+
+    Args:
+        rows: The rows, the header among them.
+        width: Characters in a line.
+        first: Columns to keep rather than others, most important first; the first column is
+            always kept, and the others follow from the left.
+        indent: What :func:`format_table` puts before a row.
+    """
+    columns = range(len(rows[0]))
+    if width is None:
+        return list(columns)
+    kept: list[int] = []
+    room = width - indent
+    for column in dict.fromkeys([0, *first, *columns]):
+        needed = max(len(row[column]) for row in rows) + (2 if kept else 0)
+        if needed > room and kept:
+            if column in first:
+                continue
+            break
+        kept.append(column)
+        room -= needed
+    return sorted(kept)
+
+
+def fold(text: str, *, indent: str, width: int | None) -> str:
+    """A paragraph in lines of that width, all but the first indented further."""
+    if width is None:
+        return indent + text
+    return textwrap.fill(
+        text,
+        max(width, 20),
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_on_hyphens=False,
+    )
 
 
 @contextlib.contextmanager

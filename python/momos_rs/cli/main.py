@@ -82,8 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         result = group.main(args=arguments, prog_name="momos", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        path = "momos" if error.ctx is None else error.ctx.command_path
+        message = _one_line(error.format_message()).removesuffix(".")
+        click.echo(f"momos: error: {message}; see {path} --help", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"momos: error: {_one_line(error.format_message())}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("momos: stopped", err=True)
@@ -98,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (MomosError, OSError) as error:
         if debugging():
             raise
-        click.echo(f"momos: error: {_one_line(error)}", err=True)
+        click.echo(f"momos: error: {_message(error)}", err=True)
         sys.exit(1)
     except MemoryError:
         if debugging():
@@ -107,8 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(1)
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return " ".join(text.split()) or type(error).__name__
+    return _one_line(text) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from .. import checkpoint, defaults
+from ..files import check_target, replacing
 from ..plan import BLOCK_SIZES, CAPACITIES, METHODS, STEPS, Plan, plot_plan
 from ..plan import plan as make_plan
+from ..plots.style import check_format, save
 from .console import (
     debug_option,
     format_bytes,
@@ -116,21 +118,35 @@ class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw ratio against error into this file (.png, .svg, .pdf).",
 )
+@click.option("--force", is_flag=True, help="Replace an existing picture.")
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @json_option
 @debug_option
-def plan(model: Path, plot: Path | None, allow_pickle: bool, as_json: bool, **options: Any) -> None:
+def plan(
+    model: Path,
+    plot: Path | None,
+    force: bool,
+    allow_pickle: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Pack MODEL in many ways, without writing any, and compare what comes of it."""
+    if plot is not None:
+        check_target(plot, overwrite=force)
+        check_format(plot)
     with progress_bar(enabled=not as_json) as progress:
         result = make_plan(
             checkpoint.read(model, allow_pickle=allow_pickle), progress=progress, **options
         )
-    if plot is not None:
-        plot_plan(result).savefig(plot, dpi=150)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        click.echo(render(result))
+    try:
+        if plot is not None:
+            with replacing(plot, overwrite=force) as file:
+                save(plot_plan(result), file, plot.suffix[1:].lower())
+    finally:  # what took so long to find is shown, whatever comes of the picture
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            click.echo(render(result))
 
 
 def render(result: Plan) -> str:

@@ -135,12 +135,15 @@ def compare(
             _ratios(figures_of(tensor), [figures_of(names[tensor.name]) for names in by_name]),
         )
         for tensor in report.tensors
-        if all(tensor.name in names for names in by_name)
+        if all(
+            tensor.name in names and names[tensor.name].shape == tensor.shape for names in by_name
+        )
     ]
     return BaselineComparison(
         kind=kind,
         source=source,
         seeds=len(baselines),
+        n=baselines[0].n,
         ratios=_ratios(figures_of(report), [figures_of(each) for each in baselines]),
         tensors=tuple(tensors),
     )
@@ -187,7 +190,20 @@ def notes_on(report: ComplexityReport) -> tuple[str, ...]:
             f"QuBD leaves out {report.qubd.skipped} of {len(report.tensors)} tensors, which have "
             "fewer than two dimensions or fewer than 4 rows or columns"
         )
+    notes += _notes_on_baseline(report)
     return tuple(notes)
+
+
+def _notes_on_baseline(report: ComplexityReport) -> Iterator[str]:
+    if report.baseline is None:
+        return
+    alone = len(report.tensors) - len(report.baseline.tensors)
+    if alone or report.baseline.n != report.n:
+        yield (
+            f"{report.baseline.source} is another model: {alone} of {len(report.tensors)} tensors "
+            f"have none of the same name and shape there, and it has {report.baseline.n:,} "
+            f"weights, not {report.n:,}; ratios of whole models compare these"
+        )
 
 
 def _seen(blocks: BlockComplexity) -> str:

@@ -27,7 +27,7 @@ def complexity_of_counts(counts: Counts, bits: int) -> BlockComplexity:
         bits: Bits of the object.
     """
     blocks, distinct, plain, corrected = _core.block_entropy(counts)
-    bdm = _core.bdm_of_counts(counts, _table(counts.size))
+    bdm = _core.bdm_of_counts(counts, _table(counts.size)) if blocks else 0.0
     random = random_bdm(blocks, counts.size)
     return BlockComplexity(
         bits=bits,

@@ -182,7 +182,8 @@ def measure(
         )
         if not comparison.tensors:
             raise InvalidArgumentError(
-                f"{others[0].source} has no tensor in common with {report.source}"
+                f"{others[0].source} has no tensor of the same name and shape as "
+                f"{report.source}; a baseline is a checkpoint of the same model"
             )
         report = replace(report, baseline=comparison)
     return replace(report, notes=notes_on(report), seconds=time.perf_counter() - start)
@@ -203,6 +204,8 @@ def _baselines(
 
 def _checked(measures: Sequence[str] | None) -> frozenset[str]:
     chosen = frozenset(MEASURES if measures is None else measures)
+    if not chosen:
+        raise InvalidArgumentError(f"nothing is left to measure of {', '.join(MEASURES)}")
     for unknown in sorted(chosen - frozenset(MEASURES)):
         raise InvalidArgumentError(f"no measure {unknown!r}; there are {', '.join(MEASURES)}")
     return chosen

@@ -23,9 +23,14 @@ p, li { max-width: 70ch; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 tr + tr td { border-top: 1px solid var(--line); }
-th { background: var(--head); font-weight: 600; }
+th { background: linear-gradient(var(--head), var(--head)), Canvas; font-weight: 600; }
+th:first-child, td:first-child {
+  position: sticky; left: 0; z-index: 1; border-right: 1px solid var(--line);
+}
+td:first-child { background: Canvas; }
 th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid; outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
@@ -36,11 +41,12 @@ figure img { width: 100%; height: auto; display: block; }
 small { display: block; opacity: .75; white-space: normal; }
 dt { font-weight: 600; margin-top: .4rem; }
 dd { margin: 0; }
-summary { cursor: pointer; font-weight: 600; margin: 1rem 0 .5rem; }
+summary { cursor: pointer; font-weight: 600; margin: 1rem 0 .5rem; overflow-wrap: anywhere; }
+details details { margin-left: 1rem; }
 @media (max-width: 40rem) {
   body { padding: .75rem; font-size: 14px; }
   th, td { padding: .3rem .4rem; }
-  td.text { max-width: 11rem; white-space: normal; overflow-wrap: break-word; }
+  td.text { max-width: 9rem; white-space: normal; overflow-wrap: break-word; }
 }
 """
 
@@ -97,6 +103,7 @@ def render_page(
     title: str = "Complexity of weights",
     over_time: bool = False,
     steps: Sequence[float] | None = None,
+    unit: str = "step",
 ) -> str:
     """The page as HTML.
 
@@ -105,16 +112,24 @@ def render_page(
         title: Its heading.
         over_time: Whether the reports are of one model in the course of its training.
         steps: When each was; 0, 1, 2, ... by default.
+        unit: What the steps count.
     """
     rows = [_without_planes(model_row(each)) for each in reports]
     parts = [f"<h1>{_text(title)}</h1>"]
     if len(reports) == 1:
         parts.append(_figures(reports[0], rows[0]))
     else:
+        rows = [_ratios_first(row, report) for row, report in zip(rows, reports, strict=True)]
         parts += ["<h2>Models</h2>", _table(rows), _legend(rows)]
-    parts += _pictures(reports, over_time=over_time, steps=steps)
-    for report in reports:
-        parts += _model(report, opened=len(reports) == 1)
+    parts += [_reference(report) for report in reports[:1] if report.baseline is not None]
+    parts += _pictures(reports, over_time=over_time, steps=steps, unit=unit)
+    if len(reports) == 1:
+        parts += _model(reports[0], opened=True)
+    else:
+        parts.append("<h2>Each model</h2>")
+        for report in reports:
+            inner = "".join(_model(report, opened=False))
+            parts.append(f"<details><summary>{_text(report.source)}</summary>{inner}</details>")
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -149,6 +164,26 @@ def _figures(report: ComplexityReport, row: Row) -> str:
     return f"<p>{_text(report.source)}</p>{table}"
 
 
+def _ratios_first(row: Row, report: ComplexityReport) -> Row:
+    """The row with its ratios to the baseline where they are seen first."""
+    if report.baseline is None:
+        return row
+    front = {name: row[name] for name in row if name in ("model", "tensor", "n")}
+    ratios = {name: value for name, value in row.items() if name.endswith(_over(report))}
+    return front | ratios | row
+
+
+def _reference(report: ComplexityReport) -> str:
+    """What the ratios are to."""
+    assert report.baseline is not None
+    averaged = f", the mean of {report.baseline.seeds} seeds" if report.baseline.seeds > 1 else ""
+    what = {
+        "gaussian": "normal weights of each tensor's mean and deviation",
+        "shuffled": "each tensor's weights in random order",
+    }.get(report.baseline.kind, report.baseline.source)
+    return f"<p>Ratios are to {_text(what)}{averaged}.</p>"
+
+
 def _over(report: ComplexityReport) -> str:
     return "" if report.baseline is None else f" / {report.baseline.source}"
 
@@ -156,22 +191,29 @@ def _over(report: ComplexityReport) -> str:
 def _meaning(column: str) -> str:
     if column in EXPLANATIONS:
         return EXPLANATIONS[column]
-    if " of " in column:
-        return "bytes after compression over bytes before"
     figure, separator, reference = column.partition(" / ")
-    return f"{figure} over that of {reference}" if separator else column
+    if separator:
+        return f"{figure} over that of {reference}"
+    return "bytes after compression over bytes before" if " of " in column else column
 
 
 def _legend(rows: Sequence[Row]) -> str:
     columns = [
-        column for column in dict.fromkeys(c for row in rows for c in row) if column != "model"
+        column
+        for column in dict.fromkeys(column for row in rows for column in row)
+        # What ratios to a baseline are is said once, below.
+        if column in EXPLANATIONS or (" / " not in column and column != "model")
     ]
     terms = "".join(f"<dt>{_text(each)}</dt><dd>{_text(_meaning(each))}</dd>" for each in columns)
     return f"<details><summary>What the columns mean</summary><dl>{terms}</dl></details>"
 
 
 def _pictures(
-    reports: Sequence[ComplexityReport], *, over_time: bool, steps: Sequence[float] | None
+    reports: Sequence[ComplexityReport],
+    *,
+    over_time: bool,
+    steps: Sequence[float] | None,
+    unit: str,
 ) -> list[str]:
     from momos_rs.plots import draw_pictures, pictures_for
     from momos_rs.plots.style import save
@@ -179,7 +221,9 @@ def _pictures(
     drawn = []
     for picture in pictures_for(reports, over_time=over_time):
         try:
-            figure = draw_pictures(reports, pictures=[picture], over_time=over_time, steps=steps)
+            figure = draw_pictures(
+                reports, pictures=[picture], over_time=over_time, steps=steps, unit=unit
+            )
         except MomosError as error:
             return [f"<p>No pictures: {_text(str(error))}</p>"]
         buffer = io.BytesIO()
@@ -193,14 +237,14 @@ def _pictures(
 
 
 def _model(report: ComplexityReport, *, opened: bool) -> list[str]:
-    parts = [f"<h2>{_text(report.source)}</h2>"]
+    parts = ["<h2>In detail</h2>"] if opened else []
     mark = " open" if opened else ""
     if report.notes:
         notes = "".join(f"<li>{_text(note)}</li>" for note in report.notes)
         parts.append(f"<details{mark}><summary>Notes</summary><ul>{notes}</ul></details>")
     rows = [
-        {name: value for name, value in _without_planes(row).items() if name != "model"}
-        for row in tensor_rows(report)
+        {name: value for name, value in _ratios_first(row, report).items() if name != "model"}
+        for row in map(_without_planes, tensor_rows(report))
     ]
     mark = " open" if opened else ""
     parts.append(f"<details{mark}><summary>{len(rows)} tensors</summary>{_table(rows)}</details>")
@@ -230,7 +274,10 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _head(column: str, kind: str, meaning: str) -> str:
-    button = f'<button type="button">{_text(column)}</button>'
+    figure, separator, reference = column.partition(" / ")
+    # The folders of a baseline are in the explanation.
+    shown = figure + separator + (reference.rpartition("/")[2] or reference)
+    button = f'<button type="button">{_text(shown)}</button>'
     return f'<th scope="col"{kind} title="{_text(meaning)}">{button}</th>'
 
 

@@ -170,13 +170,15 @@ class BaselineComparison(Record):
             deviation) or ``"shuffled"`` (each tensor's weights permuted).
         source: The other checkpoint, or the kind.
         seeds: Random baselines that were averaged; 1 for a checkpoint.
+        n: Number of weights of the baseline.
         ratios: One for each figure of the model.
-        tensors: The same for each tensor that the baseline has too.
+        tensors: The same for each tensor that the baseline has too, of the same shape.
     """
 
     kind: str
     source: str
     seeds: int
+    n: int
     ratios: tuple[Ratio, ...]
     tensors: tuple[TensorRatios, ...]
 

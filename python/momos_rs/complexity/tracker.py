@@ -14,7 +14,7 @@ from momos_rs.errors import InvalidArgumentError
 from momos_rs.report import Record
 
 from .controls import figures_of
-from .measuring import measure
+from .measuring import MEASURES, measure
 from .report import ComplexityReport
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class ComplexityTracker:
     ) -> None:
         if every < 1:
             raise InvalidArgumentError(f"every must be at least 1, not {every}")
+        for unknown in sorted(set(measures) - set(MEASURES)):
+            raise InvalidArgumentError(f"no measure {unknown!r}; there are {', '.join(MEASURES)}")
         self.model = model
         self.measures = tuple(measures)
         self.every = every

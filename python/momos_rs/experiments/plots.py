@@ -1,20 +1,32 @@
-"""The paper's figures, drawn from the logs of runs.
-
-Colours are Okabe and Ito's, told apart with any colour vision; lines differ by their marker too.
-"""
+"""The paper's figures, drawn from the logs of runs."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InvalidArgumentError
-from ..files import replacing
+from ..files import check_target, replacing
+from ..plots.labels import shortened
+from ..plots.style import (
+    FONT_SIZE,
+    MOST_STYLES,
+    NEUTRAL,
+    add_colours,
+    finish,
+    integer_ticks,
+    label,
+    new_row,
+    new_sheet,
+    plain_log_ticks,
+    save,
+    style_of,
+)
 from .checkpoints import LOG_NAME
 from .config import RunConfig
 from .log import read_log
@@ -25,10 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIGURES", "Run", "draw", "find_runs", "load_run"]
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_PLAIN_COLOR = "#222222"
-_MOST_LINES = len(_COLORS)
+_PANEL = 2.4  # inches
 _MOST_ROWS, _MOST_COLUMNS = 48, 64
 
 
@@ -53,10 +62,7 @@ class Run:
     @property
     def label(self) -> str:
         """How legends call it."""
-        if not self.config.projects:
-            return self.config.method
-        size = f"k={self.config.k}" if self.config.k else f"c={self.config.capacity:g}"
-        return f"s={self.config.s}, {size}"
+        return _motifs(self.config)
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
@@ -121,243 +127,309 @@ def draw(
         The files, one per figure.
 
     Raises:
-        InvalidArgumentError: If matplotlib is missing, a figure is unknown, or the runs have
-            nothing for a figure that was asked for.
+        InvalidArgumentError: If a figure is unknown, or the runs have nothing for a figure that
+            was asked for.
+        MomosError: If matplotlib is not installed.
         FileExistsError: If a file exists and may not be replaced.
     """
     for name in figures:
         if name not in FIGURES:
             raise InvalidArgumentError(f"unknown figure {name!r}: {', '.join(FIGURES)}")
-    plt = _pyplot()
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    drawn = {}
     for name in figures or FIGURES:
-        with plt.rc_context(_STYLE):
-            try:
-                figure = FIGURES[name](runs, layer)
-            except _NothingToDrawError as error:
-                if name in figures:
-                    raise InvalidArgumentError(f"figure {name}: {error}") from None
-                continue
-            target = folder / f"{name}.{suffix}"
-            try:
-                with replacing(target, overwrite=overwrite) as file:
-                    figure.savefig(file, format=suffix)
-            finally:
-                plt.close(figure)
-        written.append(target)
-    if not written:
+        try:
+            drawn[name] = FIGURES[name](runs, layer)
+        except _NothingToDrawError as error:
+            if name in figures:
+                raise InvalidArgumentError(f"figure {name}: {error}") from None
+    if not drawn:
         raise InvalidArgumentError("the runs have nothing to draw yet")
-    return written
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = {folder / f"{name}.{suffix}": figure for name, figure in drawn.items()}
+    for target in targets:
+        check_target(target, overwrite=overwrite)
+    for target, figure in targets.items():
+        with replacing(target, overwrite=overwrite) as file:
+            save(figure, file, suffix)
+    return list(targets)
 
 
 class _NothingToDrawError(Exception):
     """The runs do not have what the figure shows."""
 
 
-_STYLE: dict[str, Any] = {
-    "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-}
+@dataclass(frozen=True)
+class _Curve:
+    """A setting of several, by its first run, so that seeds do not crowd a picture."""
+
+    run: Run
+    label: str
+    style: dict[str, Any]
 
 
-def _pyplot() -> Any:
-    try:
-        import matplotlib as mpl
+def _curves(runs: Sequence[Run], drawn: Callable[[Run], bool]) -> tuple[list[_Curve], int]:
+    """The settings that there is something to draw of, and how many more there are than styles.
 
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise InvalidArgumentError(
-            "pictures need matplotlib: pip install 'momos_rs[plot]'"
-        ) from None
-    return plt
-
-
-def _figure(width: float = 4.8, height: float = 3.2, columns: int = 1) -> tuple[Figure, Any]:
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, columns, figsize=(width, height))
-
-
-def _style_of(position: int) -> dict[str, Any]:
-    return {
-        "color": _COLORS[position % len(_COLORS)],
-        "marker": _MARKERS[position % len(_MARKERS)],
-    }
-
-
-def _curves(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
-    """The first run of each setting, so that seeds do not crowd a picture, with its style.
-
-    A setting has the same style in all figures; runs without a mosaic are black and dashed.
+    A setting has the same style in all figures; runs without a mosaic are black, without markers.
     """
     settings: dict[RunConfig, Run] = {}
     for run in runs:
         settings.setdefault(replace(run.config, seed=0), run)
-    plain = [run for run in settings.values() if not run.config.projects]
-    mosaics = [run for run in settings.values() if run.config.projects]
-    dashed = {"color": _PLAIN_COLOR, "linestyle": "--", "marker": "None"}
-    return [(run, dashed) for run in plain[:1]] + [
-        (run, _style_of(position)) for position, run in enumerate(mosaics[:_MOST_LINES])
+    settings = {config: settings[config] for config in sorted(settings, key=_order)}
+    labels = dict(zip(settings, _labels(list(settings)), strict=True))
+    curves = []
+    plain = mosaics = left_out = 0
+    for config, run in settings.items():
+        if config.projects:
+            style, room = style_of(mosaics), mosaics < MOST_STYLES
+            mosaics += 1
+        else:
+            style, room = _plain_style(plain), plain < len(_DASHES)
+            plain += 1
+        if drawn(run):
+            if room:
+                curves.append(_Curve(run, labels[config], style))
+            else:
+                left_out += 1
+    return curves, left_out
+
+
+def _order(config: RunConfig) -> tuple[bool, int, float]:
+    """Runs without a mosaic first, then by block size and motifs."""
+    return config.projects, config.s, config.capacity or config.k or 0.0
+
+
+_DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def _plain_style(position: int) -> dict[str, Any]:
+    return {"color": "black", "linestyle": _DASHES[position % len(_DASHES)]}
+
+
+def _size(config: RunConfig) -> str:
+    return f"k={config.k}" if config.k else f"c={config.capacity:g}"
+
+
+def _motifs(config: RunConfig) -> str:
+    return f"s={config.s}, {_size(config)}" if config.projects else config.method
+
+
+def _labels(
+    configs: Sequence[RunConfig], called: Callable[[RunConfig], str] = _motifs
+) -> list[str]:
+    """What legends call settings: by a name, and by whatever else they differ in."""
+    named = ("s", "k", "capacity", "method", "seed", "measures", "device", "threads")
+    others = [
+        field.name
+        for field in fields(RunConfig)
+        if field.name not in named and len({getattr(each, field.name) for each in configs}) > 1
     ]
+    methods = {each.method for each in configs if each.projects}
+    labels = []
+    for config in configs:
+        parts = [called(config)]
+        if config.projects and len(methods) > 1:
+            parts.append(config.method)
+        parts += [_setting(name, getattr(config, name)) for name in others]
+        labels.append(", ".join(parts))
+    return labels
 
 
-def _legend(axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 1:
-        axes.legend(handles, labels, fontsize=8)
+def _block_size(config: RunConfig) -> str:
+    return f"s={config.s}" if config.projects else config.method
+
+
+def _setting(name: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value}"
+
+
+def _with_left_out(title: str, left_out: int) -> str:
+    return f"{title} (without {left_out} more)" if left_out else title
+
+
+def _plot(axes: Axes, x: Sequence[float], y: Sequence[float], curve: _Curve) -> None:
+    axes.plot(
+        x,
+        y,
+        label=curve.label,
+        markevery=-(-len(x) // 12),
+        markersize=3.5,
+        linewidth=1,
+        **curve.style,
+    )
 
 
 def draw_distortion(runs: Sequence[Run], _layer: str | None) -> Figure:
     """Distortion of each projection over training (the paper's figures 3 and 5)."""
-    curves = []
-    for run, style in _curves(runs):
-        points = [each for each in run.epochs if each.get("distortion", 0.0) > 0.0]
-        if points:
-            curves.append((run, points, style))
+    curves, left_out = _curves(runs, lambda run: bool(_projections(run)))
     if not curves:
         raise _NothingToDrawError("no run projects")
-    figure, axes = _figure()
-    for run, points, style in curves:
-        weights = run.start["parameters"]
-        axes.plot(
+    sheet = new_sheet([_PANEL])
+    (axes,) = sheet.panels
+    for curve in curves:
+        points = _projections(curve.run)
+        weights = curve.run.start["parameters"]
+        _plot(
+            axes,
             [each["epoch"] for each in points],
             [each["distortion"] / weights for each in points],
-            label=run.label,
-            markevery=max(1, len(points) // 8),
-            **style,
+            curve,
         )
     axes.set_yscale("log")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("distortion per weight")
-    axes.set_title("Distortion of the projections", fontsize=10)
-    _integer_axis(axes)
-    _legend(axes)
-    return figure
+    integer_ticks(axes)
+    finish(
+        axes,
+        title=_with_left_out("Distortion of the projections", left_out),
+        xlabel="epoch",
+        ylabel="distortion per weight (squared)",
+    )
+    return sheet.fit()
+
+
+def _projections(run: Run) -> list[dict[str, Any]]:
+    return [each for each in run.epochs if each.get("distortion", 0.0) > 0.0]
 
 
 def draw_accuracy(runs: Sequence[Run], _layer: str | None) -> Figure:
     """Test accuracy against capacity, with the line of the run without a mosaic (figure 4)."""
-    points: dict[int, dict[float, list[float]]] = {}
-    plain: list[float] = []
+    lines: dict[RunConfig, dict[float, list[float]]] = {}
+    plain: dict[RunConfig, list[float]] = {}
     for run in runs:
         if run.end is None:
             continue
         accuracy = 100 * run.end["test_accuracy"]
+        setting = replace(run.config, seed=0, k=None, capacity=1.0)
         if run.config.projects:
-            capacity = run.end["k"] / run.end["m"]
             asked = run.config.capacity
-            at = capacity if asked is None else asked
-            points.setdefault(run.config.s, {}).setdefault(at, []).append(accuracy)
+            at = run.end["k"] / run.end["m"] if asked is None else asked
+            lines.setdefault(setting, {}).setdefault(at, []).append(accuracy)
         else:
-            plain.append(accuracy)
-    if not points:
+            plain.setdefault(setting, []).append(accuracy)
+    capacities = {capacity for line in lines.values() for capacity in line}
+    if not lines:
         raise _NothingToDrawError("no finished run has a mosaic")
-    figure, axes = _figure()
-    for position, (s, by_capacity) in enumerate(sorted(points.items())):
-        capacities = sorted(by_capacity)
-        axes.errorbar(
-            capacities,
-            [statistics.fmean(by_capacity[each]) for each in capacities],
-            yerr=[_deviation(by_capacity[each]) for each in capacities],
-            capsize=2.5,
-            label=f"s={s}",
-            **_style_of(position),
+    if len(capacities) == 1 and not plain:
+        raise _NothingToDrawError(
+            "one capacity is not much of a figure; add runs of others, or one of --method baseline"
         )
-    if plain:
-        mean, spread = statistics.fmean(plain), _deviation(plain)
-        axes.axhline(mean, color="#555555", linestyle="--", label="no mosaic")
+    seeds = max(len(each) for line in lines.values() for each in line.values())
+    sheet = new_sheet([_PANEL])
+    (axes,) = sheet.panels
+    settings = [*lines, *plain]
+    labels = dict(zip(settings, _labels(settings, _block_size), strict=True))
+    for position, (setting, line) in enumerate(list(plain.items())[: len(_DASHES)]):
+        mean, spread = statistics.fmean(line), _deviation(line)
+        label = "no mosaic" if len(plain) == 1 else labels[setting]
+        axes.axhline(mean, linewidth=1, label=label, **_plain_style(position))
         if spread:
-            axes.axhspan(mean - spread, mean + spread, color="#555555", alpha=0.15, linewidth=0)
-    axes.set_xscale("log")
-    _plain_log_axis(axes, sorted({c for by in points.values() for c in by}))
-    axes.set_xlabel("capacity c (motifs per block)")
-    axes.set_ylabel("test accuracy (%)")
-    axes.set_title("Accuracy against capacity", fontsize=10)
-    _legend(axes)
-    return figure
+            axes.axhspan(mean - spread, mean + spread, color=NEUTRAL, alpha=0.15, linewidth=0)
+    ordered = sorted(lines.items(), key=lambda item: item[0].s)
+    for position, (setting, by_capacity) in enumerate(ordered[:MOST_STYLES]):
+        at = sorted(by_capacity)
+        axes.errorbar(
+            at,
+            [statistics.fmean(by_capacity[each]) for each in at],
+            yerr=[_deviation(by_capacity[each]) for each in at] if seeds > 1 else None,
+            capsize=2.5,
+            elinewidth=0.8,
+            markersize=3.5,
+            linewidth=1,
+            label=labels[setting],
+            **style_of(position),
+        )
+    plain_log_ticks(axes, sorted(capacities))
+    finish(
+        axes,
+        title=_with_left_out(
+            f"Accuracy against capacity{f', {seeds} seeds' if seeds > 1 else ''}",
+            max(len(ordered) - MOST_STYLES, 0),
+        ),
+        xlabel="capacity c (motifs per block)",
+        ylabel="test accuracy (%)" if seeds == 1 else "test accuracy (%), mean and s.d.",
+    )
+    return sheet.fit()
 
 
 def draw_usage(runs: Sequence[Run], _layer: str | None) -> Figure:
     """How often each motif is used, from the most used one on."""
-    curves = [
-        (run, run.end["motif_counts"], style)
-        for run, style in _curves(runs)
-        if run.end is not None and "motif_counts" in run.end
-    ]
+    curves, left_out = _curves(runs, lambda run: run.end is not None and "motif_counts" in run.end)
     if not curves:
         raise _NothingToDrawError("no finished run has a mosaic")
-    figure, axes = _figure()
-    for run, counts, style in curves:
+    sheet = new_sheet([_PANEL])
+    (axes,) = sheet.panels
+    for curve in curves:
+        assert curve.run.end is not None
+        counts = curve.run.end["motif_counts"]
         used = [each for each in counts if each]
-        ranks = range(1, len(used) + 1)
-        marks = [0] + [
-            min(len(used) - 1, round(10**power)) for power in (0.5, 1, 1.5, 2, 2.5, 3, 3.5)
-        ]
-        label = f"{run.label}: {len(used):,} of {len(counts):,} used"
-        axes.plot(ranks, used, label=label, markevery=sorted(set(marks)), **style)
+        marks = {min(len(used) - 1, round(10 ** (half / 2))) for half in range(1, 16)} | {0}
+        axes.plot(
+            range(1, len(used) + 1),
+            used,
+            label=f"{curve.label}: {len(used):,} of {len(counts):,}",
+            markevery=sorted(marks),
+            markersize=3.5,
+            linewidth=1,
+            **curve.style,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("rank of the motif")
-    axes.set_ylabel("blocks that use it")
-    axes.set_title("Motif usage", fontsize=10)
-    axes.legend(fontsize=8)
-    return figure
+    finish(
+        axes,
+        title=_with_left_out("Motif usage: motifs used of k", left_out),
+        xlabel="rank of the motif, most used first",
+        ylabel="blocks that use it",
+    )
+    return sheet.fit()
+
+
+_MEASURES = {
+    "bdm": "BDM of signs (1-D)",
+    "bdm2d": "BDM of signs (4x4)",
+    "qubd": "QuBD, 8 planes",
+    "entropy": "block entropy of signs",
+    "gzip": "gzip ratio",
+    "bz2": "bz2 ratio",
+    "lzma": "lzma ratio",
+    "zstd": "zstd ratio",
+}
 
 
 def draw_complexity(runs: Sequence[Run], _layer: str | None) -> Figure:
     """Complexity over training, relative to initialisation (or to the first epoch)."""
-    chosen = [
-        (run, style)
-        for run, style in _curves(runs)
-        if run.epochs and all("complexity" in each for each in run.epochs)
-    ]
-    if not chosen:
+    curves, left_out = _curves(
+        runs, lambda run: bool(run.epochs) and all("complexity" in each for each in run.epochs)
+    )
+    if not curves:
         raise _NothingToDrawError("no run logs complexity (--measure)")
     names = [
         name
-        for name in ("bdm", "bdm2d", "qubd", "entropy", "gzip", "bz2", "lzma", "zstd")
-        if all(name in run.epochs[0]["complexity"] for run, _ in chosen)
+        for name in _MEASURES
+        if all(name in curve.run.epochs[0]["complexity"] for curve in curves)
     ][:3]
     if not names:
         raise _NothingToDrawError("the runs have no measure in common")
-    titles = {
-        "bdm": "BDM of the signs", "bdm2d": "2-D BDM of the signs", "qubd": "QuBD, 8 planes",
-        "entropy": "block entropy of the signs",
-    }  # fmt: skip
-    figure, grid = _figure(width=0.6 + 3.4 * len(names), columns=len(names))
-    for axes, name in zip(np.atleast_1d(grid), names, strict=True):
-        for run, style in chosen:
-            epochs = [0] if "complexity" in run.start else []
-            values = [run.start["complexity"][name]] if epochs else []
-            epochs += [each["epoch"] for each in run.epochs]
-            values += [each["complexity"][name] for each in run.epochs]
-            axes.plot(
-                epochs,
-                [value / values[0] for value in values],
-                label=run.label,
-                markevery=max(1, len(values) // 8),
-                **style,
+    sheet = new_sheet([_PANEL] + [_PANEL - 0.3] * (len(names) - 1))
+    for axes, name in zip(sheet.panels, names, strict=True):
+        for curve in curves:
+            start = [curve.run.start] if "complexity" in curve.run.start else []
+            entries = [*start, *curve.run.epochs]
+            first = entries[0]["complexity"][name] or 1.0
+            _plot(
+                axes,
+                [each.get("epoch", 0) for each in entries],
+                [each["complexity"][name] / first for each in entries],
+                curve,
             )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("ratio to initialisation")
-        axes.set_title(titles.get(name, f"{name} ratio"), fontsize=10)
-        _integer_axis(axes)
-    _legend(np.atleast_1d(grid)[0])
-    return figure
+            if axes is not sheet.panels[0]:
+                axes.lines[-1].set_label("")  # one key for all panels
+        integer_ticks(axes)
+        finish(
+            axes,
+            title=_with_left_out(_MEASURES[name], left_out),
+            xlabel="epoch",
+            ylabel="ratio to initialisation",
+        )
+    return sheet.fit()
 
 
 def draw_mosaic(runs: Sequence[Run], layer: str | None) -> Figure:
@@ -372,30 +444,22 @@ def draw_mosaic(runs: Sequence[Run], layer: str | None) -> Figure:
     window = np.s_[:_MOST_ROWS, : min(columns, max(s, _MOST_COLUMNS // s * s))]
     motif = _motif_ranks(last[name], s)
     before, after, ranks = first[name][window], last[name][window], motif[window]
-    figure, grid = _figure(width=9.6, height=3.1, columns=3)
+    figure, panels = new_row(3, 2.3)
     limit = float(np.percentile(np.abs(np.concatenate([before, after])), 99.5)) or 1.0
-    for axes, values, title in (
-        (grid[0], before, "at initialisation"),
-        (grid[1], after, "after training: a mosaic"),
-    ):
-        image = axes.imshow(
-            values, cmap="PuOr", vmin=-limit, vmax=limit, interpolation="none", aspect="auto"
-        )
-        axes.set_title(title, fontsize=10)
-    figure.colorbar(image, ax=grid[1], label="weight", shrink=0.9)
-    shown = grid[2].imshow(
-        1 + ranks, cmap="cividis_r", interpolation="none", aspect="auto",
-        norm=_log_norm(1, max(2, int(motif.max()) + 1)),
-    )  # fmt: skip
-    grid[2].set_title("its motifs", fontsize=10)
-    figure.colorbar(shown, ax=grid[2], label="rank of the motif by use (1: most)", shrink=0.9)
-    for axes in grid:
+    common: dict[str, Any] = {"interpolation": "none", "aspect": "auto"}
+    weights: dict[str, Any] = {"cmap": "PuOr", "vmin": -limit, "vmax": limit, **common}
+    panels[0].imshow(before, **weights)
+    shown = panels[1].imshow(after, **weights)
+    add_colours(panels[1], shown, "weight")
+    used = panels[2].imshow(
+        1 + ranks, cmap="cividis_r", norm=_log_norm(1, max(2, int(motif.max()) + 1)), **common
+    )
+    add_colours(panels[2], used, "rank of the motif by use")
+    titles = (f"{shortened(name)}, initial", f"trained, {run.label}", "motifs, 1 is most used")
+    for axes, title in zip(panels, titles, strict=True):
+        label(axes, title=title, xlabel="column (input)", ylabel="")
         axes.grid(visible=False)
-        axes.set_xlabel("input")
-    grid[0].set_ylabel("output")
-    part = "" if after.shape == last[name].shape else f", its first {after.shape[0]} rows and "
-    part += f"{after.shape[1]} columns" if part else ""
-    figure.suptitle(f"{name} ({run.label}){part}", fontsize=10)
+    panels[0].set_ylabel("row (output)", fontsize=FONT_SIZE)
     return figure
 
 
@@ -411,20 +475,6 @@ FIGURES: dict[str, Callable[[Sequence[Run], str | None], Figure]] = {
 
 def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _integer_axis(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _plain_log_axis(axes: Axes, at: Sequence[float]) -> None:
-    """Ticks at the values themselves, written as plain numbers."""
-    from matplotlib.ticker import NullLocator
-
-    axes.set_xticks(list(at), [f"{value:g}" for value in at])
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _log_norm(low: float, high: float) -> Any:
