@@ -176,14 +176,14 @@ def _from_torchvision(
     name: str, attribute: str, *, augment: bool
 ) -> Callable[[Path | None, bool], Data]:
     def load(folder: Path | None, download: bool) -> Data:
-        try:
-            from torchvision import datasets
-        except ImportError:
-            raise _missing(name, "torchvision") from None
         if folder is None:
             raise InvalidArgumentError(f"data {name!r} needs a folder (--data-folder)")
         if not download and not folder.is_dir():
             raise InvalidArgumentError(f"the data folder {folder} does not exist")
+        try:
+            from torchvision import datasets
+        except ImportError:
+            raise _missing(name, "torchvision") from None
         make = getattr(datasets, attribute)
         try:
             parts = [make(str(folder), train=train, download=download) for train in (True, False)]
