@@ -86,7 +86,7 @@ def mosaic_bytes(model: Checkpoint) -> npt.NDArray[np.uint8]:
 
 def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Iterator[list[str]]:
     source = checkpoint.read(path)
-    copies = packing._find_copies(source)
+    copies = packing.find_copies(source)
     best_rival = 0
     for precision in PRECISIONS:
         chosen = packing.PackOptions(motif_dtype=precision, threads=1, **options)
