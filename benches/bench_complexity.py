@@ -40,8 +40,8 @@ Floats = npt.NDArray[np.float32]
 ROWS, COLUMNS = 10_000, 9_984
 MANY = ROWS * COLUMNS
 FEW_BITS = 1_200_000
-SIDE = 1_000
-SYMBOLS = 600_000
+SIDE = 2_000
+SYMBOLS = 6_000_000
 
 
 def median(work: Callable[[], Any], runs: int) -> float:

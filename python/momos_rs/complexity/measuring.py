@@ -150,7 +150,6 @@ def measure(
         MomosError: Whatever reading a file raises.
         OSError: If a file cannot be read.
     """
-    start = time.perf_counter()
     check_quantisation(bits, percentile)
     options = _Options(
         measures=_checked(measures),
@@ -168,6 +167,7 @@ def measure(
         raise InvalidArgumentError(f"seeds must be at least 1, not {seeds}")
     show = progress or (lambda _phase, _done, _total: None)
     weights = collect_weights(source, name=name, allow_pickle=allow_pickle)
+    start = time.perf_counter()
     report = _Measurement(weights, options).run(show)
     if baseline is not None:
         others = _baselines(baseline, weights, seeds, allow_pickle=allow_pickle)

@@ -209,7 +209,7 @@ class ComplexityReport(Record):
         left_out: Tensors that are no trainable parameters, or were skipped.
         baseline: The figures against those of a baseline, if one was asked for.
         notes: What to keep in mind with these figures.
-        seconds: Seconds the measurement took.
+        seconds: Seconds the measurement took once the source was open.
     """
 
     source: str

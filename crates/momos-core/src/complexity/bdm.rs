@@ -12,7 +12,13 @@ static LOGARITHMS: LazyLock<Vec<f64>> =
 
 /// `log2(count)` of a count of at least 1.
 pub fn log2_count(count: u64) -> f64 {
-    match LOGARITHMS.get(count as usize) {
+    log2_by(&LOGARITHMS, count)
+}
+
+/// [`log2_count`] for loops, which get the table once.
+#[inline]
+fn log2_by(logarithms: &[f64], count: u64) -> f64 {
+    match logarithms.get(count as usize) {
         Some(&logarithm) => logarithm,
         None => (count as f64).log2(),
     }
@@ -31,12 +37,13 @@ pub fn bdm<T: Copy + Into<u64>>(counts: &[T], complexities: &[f64]) -> Result<f6
             complexities.len()
         )));
     }
+    let logarithms = LOGARITHMS.as_slice();
     Ok(counts
         .iter()
         .zip(complexities)
         .map(|(&count, complexity)| (count.into(), complexity))
         .filter(|&(count, _)| count > 0)
-        .map(|(count, complexity)| complexity + log2_count(count))
+        .map(|(count, complexity)| complexity + log2_by(logarithms, count))
         .sum())
 }
 

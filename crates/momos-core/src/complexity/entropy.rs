@@ -2,6 +2,9 @@
 
 use std::f64::consts::LN_2;
 
+/// Counts below this are remembered.
+const REMEMBERED: usize = 1024;
+
 /// Block entropy in bits, with what its bias correction needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockEntropy {
@@ -18,12 +21,23 @@ impl BlockEntropy {
     pub fn of(counts: &[u64]) -> Self {
         let blocks: u64 = counts.iter().sum();
         let distinct = counts.iter().filter(|&&count| count > 0).count() as u64;
+        // Many blocks occur equally often; a logarithm takes longer than to remember its outcome.
+        let mut known = [f64::NAN; REMEMBERED];
+        let term = |count: u64| {
+            let probability = count as f64 / blocks as f64;
+            -probability * probability.log2()
+        };
         let plain = counts
             .iter()
             .filter(|&&count| count > 0)
-            .map(|&count| {
-                let probability = count as f64 / blocks as f64;
-                -probability * probability.log2()
+            .map(|&count| match known.get_mut(count as usize) {
+                None => term(count),
+                Some(known) => {
+                    if known.is_nan() {
+                        *known = term(count);
+                    }
+                    *known
+                }
             })
             .sum::<f64>();
         Self {

@@ -31,6 +31,7 @@ pub mod floats;
 pub mod perturbation;
 pub mod planes;
 pub mod quantile;
+mod ranks;
 pub mod signs;
 pub mod simd;
 pub mod statistics;

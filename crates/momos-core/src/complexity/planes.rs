@@ -176,6 +176,7 @@ pub fn count(
             monitor.advance((range.len() * WIDTH * WIDTH) as u64);
             Ok(())
         },
+        |_| (),
         Counters::join,
     )?;
     monitor.advance((weights.len() - blocks * WIDTH * WIDTH) as u64);
@@ -289,12 +290,27 @@ fn sign_keys(rows: [Floats<'_>; WIDTH], keys: &mut [u16]) {
     for (row, words) in rows.iter().zip(&mut words) {
         simd::pack_signs(Level::best(), *row, &mut words[..columns.div_ceil(64)]);
     }
-    for (block, key) in keys[..columns / WIDTH].iter_mut().enumerate() {
-        let bit = block * WIDTH;
-        *key = (0..WIDTH)
-            .map(|row| ((words[row][bit / 64] >> (bit % 64) & 15) as u16) << (row * WIDTH))
-            .sum();
+    for (word, keys) in keys[..columns / WIDTH].chunks_mut(64 / WIDTH).enumerate() {
+        let sixteen = keys_of_words(words.map(|row| row[word]));
+        keys.copy_from_slice(&sixteen[..keys.len()]);
     }
+}
+
+/// The keys of the sixteen blocks of four rows of 64 bits.
+#[inline]
+fn keys_of_words(rows: [u64; WIDTH]) -> [u16; 64 / WIDTH] {
+    const LOW: u64 = 0x0F0F_0F0F_0F0F_0F0F;
+    // Each byte of a row holds four columns of an even block and four of the odd one after it.
+    let even = rows.map(|row| row & LOW);
+    let odd = rows.map(|row| row >> 4 & LOW);
+    let halves = [even, odd].map(|[first, second, third, fourth]| {
+        [first | second << 4, third | fourth << 4].map(u64::to_le_bytes)
+    });
+    let mut keys = [0; 64 / WIDTH];
+    for (pair, keys) in keys.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *keys = halves.map(|[low, high]| u16::from_le_bytes([low[pair], high[pair]]));
+    }
+    keys
 }
 
 /// Writes the keys of every plane of a strip, plane `p` from `p * stride` on; may overwrite up to

@@ -107,6 +107,7 @@ fn histogram(
             monitor.advance(weights.len() as u64);
             Ok(())
         },
+        |_| (),
         |(left, _), (right, _)| tasks::add(left, &right),
     )?;
     Ok(counts)

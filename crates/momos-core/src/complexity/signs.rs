@@ -116,6 +116,7 @@ impl SignCounter {
                 let chunk = weights.slice(start, weights.len().min(start + CHUNK));
                 count_chunk(chunk, counts, monitor)
             },
+            |_| (),
             |left, right| tasks::add(&mut left[..], &right[..]),
         )?;
         tasks::add(&mut self.counts[..], &counts[..]);

@@ -12,7 +12,7 @@ use crate::{Error, Monitor, Result};
 pub const MAX_SYMBOLS: usize = 16;
 
 /// Blocks that one task counts; fewer are not worth a second thread.
-const BLOCKS_PER_TASK: usize = 1 << 16;
+const BLOCKS_PER_TASK: usize = 1 << 14;
 
 /// Keys up to this many bits index an array of counters.
 const DENSE_BITS: usize = 16;
@@ -326,6 +326,7 @@ impl Grid {
                 monitor.advance((last - first) as u64);
                 Ok(())
             },
+            Counter::settle,
             Counter::join,
         )
     }
@@ -394,6 +395,9 @@ enum Counter {
         counted: Counted,
     },
 }
+
+/// Keys, of both lists together, that one task merges.
+const KEYS_PER_RANGE: usize = 1 << 15;
 
 /// Keys that are collected before they are counted; their number fits 32 bits.
 const COLLECTED: usize = 1 << 20;
@@ -499,22 +503,85 @@ impl Counted {
         if self.keys.is_empty() {
             return other;
         }
-        let mut merged = Self::default();
-        let mut rest = other.keys.into_iter().zip(other.counts).peekable();
-        for (key, mut count) in self.keys.into_iter().zip(self.counts) {
-            while let Some((lower, count)) = rest.next_if(|&(other, _)| other < key) {
-                merged.push(lower, count);
-            }
-            if let Some((_, more)) = rest.next_if(|&(other, _)| other == key) {
-                count += more;
-            }
-            merged.push(key, count);
+        let room = self.keys.len() + other.keys.len();
+        let mut merged = Self {
+            keys: vec![0; room],
+            counts: vec![0; room],
+        };
+        // Ranges of keys are merged side by side, each into room for all of its keys.
+        let ranges = room.div_ceil(KEYS_PER_RANGE);
+        let mut parts = Vec::with_capacity(ranges);
+        let (mut keys, mut counts) = (&mut merged.keys[..], &mut merged.counts[..]);
+        let (mut left, mut right) = (0, 0);
+        for range in 1..=ranges {
+            let left_end = self.keys.len() * range / ranges;
+            let right_end = match self.keys.get(left_end) {
+                Some(&first) => other.keys.partition_point(|&key| key < first),
+                None => other.keys.len(),
+            };
+            let room = left_end - left + right_end - right;
+            let (these_keys, other_keys) = keys.split_at_mut(room);
+            let (these_counts, other_counts) = counts.split_at_mut(room);
+            parts.push((left..left_end, right..right_end, these_keys, these_counts));
+            (left, right, keys, counts) = (left_end, right_end, other_keys, other_counts);
         }
-        for (key, count) in rest {
-            merged.push(key, count);
+        let written: Vec<(usize, usize)> = parts
+            .into_par_iter()
+            .map(|(left, right, keys, counts)| {
+                (
+                    keys.len(),
+                    merge_into(self.part(left), other.part(right), keys, counts),
+                )
+            })
+            .collect();
+        let (mut start, mut end) = (0, 0);
+        for (room, written) in written {
+            if end < start {
+                merged.keys.copy_within(start..start + written, end);
+                merged.counts.copy_within(start..start + written, end);
+            }
+            start += room;
+            end += written;
         }
+        merged.keys.truncate(end);
+        merged.counts.truncate(end);
         merged
     }
+
+    fn part(&self, range: Range<usize>) -> (&[u64], &[u64]) {
+        (&self.keys[range.clone()], &self.counts[range])
+    }
+}
+
+/// Merges ascending keys with their counts, the counts of equal keys added; returns the number of
+/// different keys.
+fn merge_into(
+    (left_keys, left_counts): (&[u64], &[u64]),
+    (right_keys, right_counts): (&[u64], &[u64]),
+    keys: &mut [u64],
+    counts: &mut [u64],
+) -> usize {
+    let (mut left, mut right, mut written) = (0, 0, 0);
+    // Without branches: which list has the next key is anyone's guess.
+    while let (Some(&one), Some(&two)) = (left_keys.get(left), right_keys.get(right)) {
+        let (from_left, from_right) = (one <= two, two <= one);
+        keys[written] = one.min(two);
+        counts[written] =
+            u64::from(from_left) * left_counts[left] + u64::from(from_right) * right_counts[right];
+        left += usize::from(from_left);
+        right += usize::from(from_right);
+        written += 1;
+    }
+    for (rest_keys, rest_counts) in [
+        (&left_keys[left..], &left_counts[left..]),
+        (&right_keys[right..], &right_counts[right..]),
+    ] {
+        let end = written + rest_keys.len();
+        keys[written..end].copy_from_slice(rest_keys);
+        counts[written..end].copy_from_slice(rest_counts);
+        written = end;
+    }
+    written
 }
 
 /// Sorts keys of that many bits, digit by digit from the lowest.
@@ -548,6 +615,28 @@ fn sort_keys(keys: &mut Vec<u64>, bits: usize) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn long_lists_of_counted_keys_merge_by_ranges() {
+        let list = |step: u64, count: u64| Counted {
+            keys: (0..count).map(|index| index * step).collect(),
+            counts: (0..count).map(|index| index % 3 + 1).collect(),
+        };
+        let length = 3 * KEYS_PER_RANGE as u64;
+        for (one, two) in [(2, 3), (3, 2), (1, 1), (1, 1000)] {
+            let mut expected = std::collections::BTreeMap::new();
+            for each in [list(one, length), list(two, length / 2)] {
+                for (key, count) in each.keys.into_iter().zip(each.counts) {
+                    *expected.entry(key).or_insert(0) += count;
+                }
+            }
+            let merged = list(one, length).merge(list(two, length / 2));
+            let merged: Vec<_> = merged.keys.into_iter().zip(merged.counts).collect();
+            assert!(merged.iter().copied().eq(expected), "{one} {two}");
+        }
+        assert_eq!(list(1, 9).merge(Counted::default()), list(1, 9));
+        assert_eq!(Counted::default().merge(list(1, 9)), list(1, 9));
+    }
 
     fn counted(
         values: &[u8],

@@ -7,12 +7,10 @@ use std::sync::LazyLock;
 use rayon::prelude::*;
 
 use super::bdm::log2_count;
-use super::symbols::{BlockCounts, MAX_SYMBOLS, key_bits};
+use super::ranks::{MAX_LENGTH, Ranks};
+use super::symbols::BlockCounts;
 use super::{ctm, ctm_pickle};
 use crate::{Error, Result};
-
-/// Longest string whose keys fit 64 bits at four bits per symbol, those of ten symbols.
-const MAX_LENGTH: usize = 16;
 
 /// Largest alphabet of strings of digits.
 const MAX_ALPHABET: usize = 10;
@@ -284,13 +282,10 @@ impl Blocks {
                 positions,
                 values,
             } => {
-                let ranked: Vec<usize> = keys
-                    .iter()
-                    .map(|&key| ranks.of_key(key).unwrap_or(usize::MAX))
-                    .collect();
-                let found: Vec<u16> = ranked
-                    .iter()
-                    .map(|&rank| positions.get(rank).copied().unwrap_or(ABSENT))
+                let found: Vec<u16> = ranks
+                    .of_keys(keys)
+                    .into_iter()
+                    .map(|rank| positions.get(rank as usize).copied().unwrap_or(ABSENT))
                     .collect();
                 found
                     .iter()
@@ -298,86 +293,6 @@ impl Blocks {
                     .collect()
             }
         }
-    }
-}
-
-/// Numbers the normal strings of one length in lexicographic order.
-///
-/// A string is normal if its symbols first appear in the order 0, 1, 2, ...; every string has
-/// exactly one normal form, which pybdm looks up in its stead.
-#[derive(Clone, Debug)]
-struct Ranks {
-    length: usize,
-    alphabet: usize,
-    /// Bits of a symbol in a key.
-    bits: usize,
-    /// `completions[rest][used]`: ways to go on for `rest` symbols after `used` distinct ones.
-    completions: [[u64; ROOM]; MAX_LENGTH + 1],
-}
-
-/// Numbers of distinct symbols that a key can have, from 0 to 16.
-const ROOM: usize = MAX_SYMBOLS + 1;
-
-impl Ranks {
-    fn new(length: usize, alphabet: usize) -> Self {
-        let mut completions = [[0; ROOM]; MAX_LENGTH + 1];
-        completions[0] = [1; ROOM];
-        for rest in 1..=length {
-            let shorter = completions[rest - 1];
-            for used in 0..=alphabet {
-                let new = if used < alphabet {
-                    shorter[used + 1]
-                } else {
-                    0
-                };
-                completions[rest][used] = used as u64 * shorter[used] + new;
-            }
-        }
-        Self {
-            length,
-            alphabet,
-            bits: key_bits(alphabet),
-            completions,
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.completions[self.length][0] as usize
-    }
-
-    /// Rank and number of distinct symbols of a normal string of digits; `None` if it is not one.
-    fn of_normal(&self, digits: &[u8]) -> Option<(usize, usize)> {
-        let (mut rank, mut used) = (0, 0);
-        for (index, digit) in digits.iter().enumerate() {
-            let symbol = digit.checked_sub(b'0')? as usize;
-            if symbol > used || symbol >= self.alphabet {
-                return None;
-            }
-            rank += symbol as u64 * self.completions[self.length - 1 - index][used];
-            used += usize::from(symbol == used);
-        }
-        Some((rank as usize, used))
-    }
-
-    /// Rank of the normal form of the string with that key; `None` if it has too many symbols.
-    #[inline]
-    fn of_key(&self, key: u64) -> Option<usize> {
-        let mask = (1u64 << self.bits) - 1;
-        // Four bits per symbol: its place in the order of appearance, from the lowest.
-        let (mut places, mut seen, mut used) = (0u64, 0u64, 0u64);
-        let (mut rank, mut rest) = (0, key);
-        for completions in self.completions[..self.length].iter().rev() {
-            let symbol = rest & mask;
-            rest >>= self.bits;
-            // Without branches: whether a symbol is new is anyone's guess.
-            let is_new = !(seen >> symbol) & 1;
-            places |= (used & is_new.wrapping_neg()) << (4 * symbol);
-            seen |= 1 << symbol;
-            let place = places >> (4 * symbol) & 15;
-            rank += place * completions[used as usize];
-            used += is_new;
-        }
-        (used as usize <= self.alphabet).then_some(rank as usize)
     }
 }
 
@@ -401,48 +316,8 @@ pub fn greatest_entropy(distinct_by_width: &[u64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ranks::tests::key;
     use super::*;
-    use proptest::prelude::*;
-
-    fn key(symbols: &[u8], alphabet: usize) -> u64 {
-        let bits = key_bits(alphabet);
-        symbols.iter().enumerate().fold(0, |key, (index, &symbol)| {
-            key | u64::from(symbol) << (bits * index)
-        })
-    }
-
-    /// All normal strings in lexicographic order.
-    fn normal_strings(length: usize, alphabet: usize) -> Vec<Vec<u8>> {
-        let mut strings = vec![Vec::new()];
-        for _ in 0..length {
-            strings = strings
-                .into_iter()
-                .flat_map(|string: Vec<u8>| {
-                    let used = string.iter().max().map_or(0, |&last| last as usize + 1);
-                    (0..=used.min(alphabet - 1)).map(move |symbol| {
-                        let mut longer = string.clone();
-                        longer.push(symbol as u8);
-                        longer
-                    })
-                })
-                .collect();
-        }
-        strings
-    }
-
-    #[test]
-    fn ranks_number_the_normal_strings_in_order() {
-        for (length, alphabet) in [(1, 4), (4, 2), (6, 4), (7, 9), (5, 1)] {
-            let ranks = Ranks::new(length, alphabet);
-            let strings = normal_strings(length, alphabet);
-            assert_eq!(ranks.count(), strings.len());
-            for (rank, string) in strings.iter().enumerate() {
-                let digits: Vec<u8> = string.iter().map(|symbol| symbol + b'0').collect();
-                assert_eq!(ranks.of_normal(&digits).unwrap().0, rank);
-                assert_eq!(ranks.of_key(key(string, alphabet)), Some(rank));
-            }
-        }
-    }
 
     #[test]
     fn a_pickle_becomes_a_table() {
@@ -496,29 +371,5 @@ mod tests {
         // Blocks 0 and 1 of both widths, 2 and 3 of one: probabilities 2/6, 2/6, 1/6, 1/6.
         let expected = 2.0 / 3.0 * 3f64.log2() + 6f64.log2() / 3.0;
         assert!((greatest_entropy(&[2, 4]) - expected).abs() < 1e-15);
-    }
-
-    proptest! {
-        #[test]
-        fn any_string_has_the_rank_of_its_normal_form(
-            symbols in prop::collection::vec(0u8..9, 12),
-        ) {
-            let mut order = Vec::new();
-            let digits: Vec<u8> = symbols
-                .iter()
-                .map(|symbol| {
-                    let known = order.iter().position(|seen| seen == symbol);
-                    let place = known.unwrap_or_else(|| {
-                        order.push(*symbol);
-                        order.len() - 1
-                    });
-                    b'0' + place as u8
-                })
-                .collect();
-            let ranks = Ranks::new(12, 9);
-            let expected = ranks.of_normal(&digits).unwrap();
-            prop_assert_eq!(ranks.of_key(key(&symbols, 9)), Some(expected.0));
-            prop_assert_eq!(expected.1, order.len());
-        }
     }
 }

@@ -20,7 +20,8 @@ pub fn map<T: Send>(
     (0..count).into_par_iter().map(task).collect()
 }
 
-/// Tasks `0..count` taken up into accumulators, one to a thread, which are then joined.
+/// Tasks `0..count` taken up into accumulators, one to a thread, which are then finished (still on
+/// that thread) and joined.
 ///
 /// Which tasks meet in which accumulator is left to chance, so the result must not depend on it:
 /// fine for exact counts, not for floating-point sums.
@@ -28,12 +29,14 @@ pub fn fold<A: Send>(
     count: usize,
     new: impl Fn() -> A + Sync,
     task: impl Fn(&mut A, usize) -> Result<()> + Sync,
+    finish: impl Fn(&mut A) + Sync,
     join: impl Fn(&mut A, A),
 ) -> Result<A> {
     let threads = rayon::current_num_threads().min(count);
     if threads <= 1 {
         let mut accumulator = new();
         (0..count).try_for_each(|index| task(&mut accumulator, index))?;
+        finish(&mut accumulator);
         return Ok(accumulator);
     }
     let next = AtomicUsize::new(0);
@@ -44,6 +47,7 @@ pub fn fold<A: Send>(
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= count {
+                    finish(&mut accumulator);
                     return Ok(accumulator);
                 }
                 task(&mut accumulator, index)?;
@@ -95,11 +99,16 @@ mod tests {
                             seen.push(index);
                             Ok(())
                         },
+                        |seen| seen.push(count),
                         |left, right| left.extend(right),
                     )
                 })
                 .unwrap();
                 seen.sort_unstable();
+                // Every accumulator was finished once.
+                let finished = seen.split_off(numbers.len());
+                assert!((1..=threads).contains(&finished.len()));
+                assert!(finished.iter().all(|&mark| mark == count));
                 assert_eq!(seen, numbers);
             }
         }
@@ -114,7 +123,7 @@ mod tests {
         for threads in [1, 3] {
             assert!(on(threads, || map(9, fail)).is_err());
             let folded = on(threads, || {
-                fold(9, || (), |(), index| fail(index), |(), ()| ())
+                fold(9, || (), |(), index| fail(index), |()| (), |(), ()| ())
             });
             assert!(folded.is_err());
         }

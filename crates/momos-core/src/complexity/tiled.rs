@@ -59,6 +59,7 @@ pub fn count(
             }
             Ok(())
         },
+        |_| (),
         |left, right| tasks::add(left, &right),
     )
 }
