@@ -44,14 +44,15 @@ def sign_complexity(
         for tensor in found.tensors:
             counter.update(tensor.read(), tensor.dtype, threads=threads)
         return complexity_of_counts(counter.counts(), counter.bits)
-    counts = np.zeros(1 << 16, np.uint64)
+    counts = None
     bits = 0
     for tensor in found.tensors:
         columns = matrix_columns(tensor.shape)
         if columns is not None:
-            counts += _core.sign_plane_counts(tensor.read(), tensor.dtype, columns, threads=threads)
+            more = _core.sign_plane_counts(tensor.read(), tensor.dtype, columns, threads=threads)
+            counts = more if counts is None else counts + more
             bits += tensor.numel
-    return complexity_of_counts(counts, bits)
+    return complexity_of_counts(np.zeros(1 << 16, np.uint64) if counts is None else counts, bits)
 
 
 def sign_bdm(weights: Source, *, ndim: Literal[1, 2] = 1, threads: int | None = None) -> float:

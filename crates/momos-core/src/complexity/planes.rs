@@ -26,6 +26,9 @@ const BATCH: usize = 1 << 15;
 /// Blocks quantised at a time: their rows, widened to float32, stay in the first-level cache.
 const SEGMENT: usize = 128;
 
+/// Blocks whose signs are packed at a time: more, since a sign is a bit.
+const SIGN_SEGMENT: usize = 1024;
+
 /// A range below this is taken for a constant, and all levels for 0.
 const CONSTANT_BELOW: f64 = 1e-8;
 
@@ -260,11 +263,15 @@ impl Counters {
     ) -> Result<()> {
         let stride = blocks.len() + SLACK;
         self.keys.resize(stride * planes.count(), 0);
+        let segment = match planes {
+            Planes::Signs => SIGN_SEGMENT,
+            Planes::Levels(_) => SEGMENT,
+        };
         let mut block = blocks.start;
         while block < blocks.end {
             monitor.check()?;
             let (strip, first) = (block / across, block % across);
-            let last = across.min(first + blocks.end - block).min(first + SEGMENT);
+            let last = across.min(first + blocks.end - block).min(first + segment);
             let rows = matrix.strip(strip * WIDTH, first * WIDTH, last * WIDTH);
             let at = &mut self.keys[block - blocks.start..];
             match planes {
@@ -286,12 +293,12 @@ impl Counters {
 /// Writes the keys of the sign plane of a strip.
 fn sign_keys(rows: [Floats<'_>; WIDTH], keys: &mut [u16]) {
     let columns = rows[0].len();
-    let mut words = [[0u64; SEGMENT * WIDTH / 64]; WIDTH];
+    let mut words = [[0u64; SIGN_SEGMENT * WIDTH / 64]; WIDTH];
     for (row, words) in rows.iter().zip(&mut words) {
         simd::pack_signs(Level::best(), *row, &mut words[..columns.div_ceil(64)]);
     }
     for (word, keys) in keys[..columns / WIDTH].chunks_mut(64 / WIDTH).enumerate() {
-        let sixteen = keys_of_words(words.map(|row| row[word]));
+        let sixteen = keys_of_words(words.each_ref().map(|row| row[word]));
         keys.copy_from_slice(&sixteen[..keys.len()]);
     }
 }
