@@ -94,11 +94,11 @@ class Table:
 
 
 def against_pybdm(quick: bool) -> list[str]:
-    runs = 3 if quick else 7
+    runs = 5 if quick else 31
     table = Table("what", "pybdm", "momos, one thread", "ratio")
 
     def row(what: str, reference: Callable[[], Any], work: Callable[[], Any]) -> None:
-        theirs = median(reference, 1 if quick else 3)
+        theirs = median(reference, 1 if quick or "QuBD" in what else 3)
         mine = median(work, runs)
         table.add(what, f"{theirs:.3f} s", f"{1e3 * mine:.3f} ms", f"{theirs / mine:,.0f}x")
 

@@ -1,11 +1,14 @@
 //! How a heavy call runs: outside the interpreter, watched for Ctrl-C, its errors mapped.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use momos_core::{Error, ErrorKind, Monitor};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
+use rayon::ThreadPool;
 
 mod errors {
     pyo3::import_exception!(momos_rs.errors, CorruptionError);
@@ -36,6 +39,23 @@ pub fn invalid_argument(message: impl Into<String>) -> PyErr {
     to_python_error(Error::invalid_argument(message))
 }
 
+/// The pool of that many threads; each size is started once and kept.
+fn pool_of(threads: usize) -> PyResult<Arc<ThreadPool>> {
+    static POOLS: LazyLock<Mutex<HashMap<usize, Arc<ThreadPool>>>> = LazyLock::new(Mutex::default);
+    if threads == 0 {
+        return Err(invalid_argument("threads must be at least 1"));
+    }
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = pools.get(&threads) {
+        return Ok(Arc::clone(pool));
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| invalid_argument(format!("cannot start {threads} threads: {error}")))?;
+    Ok(Arc::clone(pools.entry(threads).or_insert(Arc::new(pool))))
+}
+
 /// Runs `work` on its own thread without the interpreter lock; meanwhile this thread handles
 /// signals and calls `progress(done)`. A signal handler or a callback that raises cancels the work, and its
 /// exception is what the caller sees.
@@ -51,18 +71,7 @@ where
     T: Send,
     F: FnOnce(&Monitor) -> Result<T, Error> + Send,
 {
-    let pool = match threads {
-        None => None,
-        Some(0) => return Err(invalid_argument("threads must be at least 1")),
-        Some(count) => Some(
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(count)
-                .build()
-                .map_err(|error| {
-                    invalid_argument(format!("cannot start {count} threads: {error}"))
-                })?,
-        ),
-    };
+    let pool = threads.map(pool_of).transpose()?;
     let monitor = Monitor::new();
     let progress = progress.map(|callback| callback.clone().unbind());
     let (result, interruption) = py.detach(|| {
