@@ -179,7 +179,7 @@ pub fn count(
             monitor.advance((range.len() * WIDTH * WIDTH) as u64);
             Ok(())
         },
-        |_| (),
+        Counters::finish,
         Counters::join,
     )?;
     monitor.advance((weights.len() - blocks * WIDTH * WIDTH) as u64);
@@ -232,8 +232,14 @@ impl<'a> Matrix<'a> {
 /// The counters of one thread, and its scratch space.
 struct Counters {
     totals: Vec<Vec<u32>>,
+    /// What is not in the totals yet: a quarter of their size, so that twice as many increments
+    /// meet the first-level cache.
+    small: Vec<Vec<u8>>,
     keys: Vec<u16>,
 }
+
+/// What a small counter hands over when it overflows.
+const OVERFLOW: u32 = 1 << u8::BITS;
 
 /// Room for one more vector of keys after the last.
 const SLACK: usize = simd::COLUMNS / WIDTH;
@@ -242,7 +248,16 @@ impl Counters {
     fn new(planes: usize) -> Self {
         Self {
             totals: vec![vec![0; KEYS]; planes],
+            small: vec![vec![0; KEYS]; planes],
             keys: Vec::new(),
+        }
+    }
+
+    /// Completes the totals.
+    fn finish(&mut self) {
+        for (totals, small) in self.totals.iter_mut().zip(&mut self.small) {
+            tasks::add(totals, small);
+            small.fill(0);
         }
     }
 
@@ -280,10 +295,15 @@ impl Counters {
             }
             block += last - first;
         }
-        for (plane, totals) in self.totals.iter_mut().enumerate() {
-            let totals: &mut [u32; KEYS] = totals.as_mut_slice().try_into().expect("one per key");
+        let counters = self.totals.iter_mut().zip(&mut self.small);
+        for (plane, (totals, small)) in counters.enumerate() {
+            let small: &mut [u8; KEYS] = small.as_mut_slice().try_into().expect("one per key");
             for &key in &self.keys[plane * stride..][..blocks.len()] {
-                totals[key as usize] += 1;
+                let counter = &mut small[key as usize];
+                *counter = counter.wrapping_add(1);
+                if *counter == 0 {
+                    totals[key as usize] += OVERFLOW;
+                }
             }
         }
         Ok(())
