@@ -489,6 +489,22 @@ mod tests {
     }
 
     #[test]
+    fn frequent_blocks_overflow_small_counters() {
+        // Blocks of ones, then of zeros: far more of each than eight bits count.
+        let (columns, strips) = (400, 90);
+        let ones = 70 * WIDTH * columns;
+        let values: Vec<f32> = (0..strips * WIDTH * columns)
+            .map(|index| if index < ones { 1.0 } else { -1.0 })
+            .collect();
+        let data = bytes(&values);
+        let weights = Floats::new(&data, WeightType::F32).unwrap();
+        let counts = count(weights, columns, Planes::Signs, &Monitor::new()).unwrap();
+        assert_eq!(counts[0][KEYS - 1], 70 * 100);
+        assert_eq!(counts[0][0], 20 * 100);
+        assert_eq!(counts[0].iter().sum::<u32>(), 90 * 100);
+    }
+
+    #[test]
     fn ends_are_the_lowest_and_the_highest_level() {
         for bits in 1..=MAX_BITS {
             let quantiser = Quantiser::new(WeightType::F32, -1.5, 2.5, bits).unwrap();
