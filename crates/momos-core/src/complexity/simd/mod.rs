@@ -10,7 +10,7 @@ mod x86;
 
 use std::sync::LazyLock;
 
-use super::floats::{Floats, WeightType};
+use super::floats::Floats;
 use super::planes::{Quantiser, WIDTH};
 
 /// A set of instructions this processor has.
@@ -74,7 +74,7 @@ pub fn pack_signs(level: Level, weights: Floats<'_>, words: &mut [u64]) {
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => match weights.dtype() {
             // SAFETY: the level proves AVX2.
-            WeightType::F32 => unsafe { x86::pack_signs_avx2(head, full) },
+            super::floats::WeightType::F32 => unsafe { x86::pack_signs_avx2(head, full) },
             _ => scalar::pack_signs(head, full),
         },
     }
@@ -126,6 +126,7 @@ pub fn level_keys(
 
 #[cfg(test)]
 mod tests {
+    use super::super::floats::WeightType;
     use super::*;
     use proptest::prelude::*;
 
