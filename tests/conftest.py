@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 
 Compare = Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], None]
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C through again: what runs in the background of a shell is told to ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _bits(tensor: torch.Tensor) -> bytes:
