@@ -35,6 +35,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benches/bench_nearest.py
 	$(BIN)/python benches/bench_complexity.py
 	$(BIN)/python benches/bench_packing.py
+	$(BIN)/python benches/bench_codec.py
+	$(BIN)/python benches/bench_projection.py
 
 $(INSTALLED): pyproject.toml $(RUST_SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
