@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -238,6 +241,35 @@ def test_ctrl_c_stops_a_search() -> None:
     with pytest.raises(KeyboardInterrupt):
         _core.nearest_motifs(blocks, motifs)
     assert time.perf_counter() - interrupted[0] < 1
+
+
+FORK = """
+import os, sys
+import numpy as np
+from momos_rs import _core
+
+blocks = np.random.default_rng(0).standard_normal((50_000, 4), dtype=np.float32)
+answers = {each: _core.nearest_motifs(blocks, blocks[:500], threads=each) for each in (None, 2)}
+child = os.fork()
+if child == 0:
+    same = [
+        np.array_equal(_core.nearest_motifs(blocks, blocks[:500], threads=each), answer)
+        for each, answer in answers.items()
+    ]
+    os._exit(0 if all(same) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_searches_too() -> None:
+    # In a process group of its own: a child that hangs is killed with its parent.
+    process = subprocess.Popen([sys.executable, "-c", FORK], start_new_session=True)
+    try:
+        assert process.wait(timeout=30) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_motifs_are_drawn_without_repetition_and_the_same_everywhere() -> None:

@@ -39,28 +39,36 @@ pub fn invalid_argument(message: impl Into<String>) -> PyErr {
     to_python_error(Error::invalid_argument(message))
 }
 
-/// The pool of that many threads; each size is started once and kept.
-fn pool_of(threads: usize) -> PyResult<Arc<ThreadPool>> {
-    static POOLS: LazyLock<Mutex<HashMap<usize, Arc<ThreadPool>>>> = LazyLock::new(Mutex::default);
-    if threads == 0 {
+/// The pool of that many threads, of all cores by default; each is started once and kept.
+///
+/// Threads do not survive a fork, so a forked process gets pools of its own instead of waiting for
+/// those of its parent.
+fn pool_of(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
+    type Pools = HashMap<(u32, Option<usize>), Arc<ThreadPool>>;
+    static POOLS: LazyLock<Mutex<Pools>> = LazyLock::new(Mutex::default);
+    if threads == Some(0) {
         return Err(invalid_argument("threads must be at least 1"));
     }
+    let key = (std::process::id(), threads);
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = pools.get(&threads) {
+    if let Some(pool) = pools.get(&key) {
         return Ok(Arc::clone(pool));
     }
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
+        .num_threads(threads.unwrap_or(0)) // 0 is rayon's own choice
         .build()
-        .map_err(|error| invalid_argument(format!("cannot start {threads} threads: {error}")))?;
-    Ok(Arc::clone(pools.entry(threads).or_insert(Arc::new(pool))))
+        .map_err(|error| {
+            let count = threads.map_or_else(|| "the".to_owned(), |count| count.to_string());
+            invalid_argument(format!("cannot start {count} threads: {error}"))
+        })?;
+    Ok(Arc::clone(pools.entry(key).or_insert(Arc::new(pool))))
 }
 
 /// Runs `work` on its own thread without the interpreter lock; meanwhile this thread handles
 /// signals and calls `progress(done)`. A signal handler or a callback that raises cancels the work, and its
 /// exception is what the caller sees.
 ///
-/// With `threads` the work runs in a rayon pool of that size, else in the global one.
+/// The work runs in a rayon pool of `threads` threads, by default of as many as there are cores.
 pub fn run<T, F>(
     py: Python<'_>,
     threads: Option<usize>,
@@ -71,7 +79,7 @@ where
     T: Send,
     F: FnOnce(&Monitor) -> Result<T, Error> + Send,
 {
-    let pool = threads.map(pool_of).transpose()?;
+    let pool = pool_of(threads)?;
     let monitor = Monitor::new();
     let progress = progress.map(|callback| callback.clone().unbind());
     let (result, interruption) = py.detach(|| {
@@ -79,11 +87,9 @@ where
             let (sender, receiver) = channel();
             let monitor = &monitor;
             scope.spawn(move || {
-                let outcome =
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match &pool {
-                        Some(pool) => pool.install(|| work(monitor)),
-                        None => work(monitor),
-                    }));
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    pool.install(|| work(monitor))
+                }));
                 // The receiver outlives this thread, so sending cannot fail.
                 let _ = sender.send(outcome);
             });
