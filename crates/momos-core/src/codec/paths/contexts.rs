@@ -227,24 +227,11 @@ fn encode_lanes<const N: usize>(
     choice: Choice,
     monitor: &Monitor,
 ) -> Result<Vec<u8>> {
-    let mut model = ContextModel::new(tree, choice);
-    let mut around = [Surroundings::new(); N];
     let mut encoders: [RangeEncoder; N] = array::from_fn(|_| RangeEncoder::new());
-    let per_lane = places.len() / N;
-    for start in (0..per_lane).step_by(BLOCKS_PER_CHECK) {
-        monitor.check()?;
-        let steps = start..per_lane.min(start + BLOCKS_PER_CHECK);
-        monitor.advance((steps.len() * N) as u64);
-        for step in steps {
-            let places = array::from_fn(|lane| places[lane * per_lane + step]);
-            model.code(&mut encoders, &mut around, places);
-        }
-    }
-    let rest = &places[N * per_lane..];
-    for &place in rest {
-        model.code_one(&mut encoders[N - 1], &mut around[N - 1], place);
-    }
-    monitor.advance(rest.len() as u64);
+    let model = ContextModel::new(tree, choice);
+    code_lanes(&mut encoders, model, &mut places.to_vec(), monitor, |_| {
+        Ok(())
+    })?;
     let mut bytes = Vec::new();
     chunks::join(&mut bytes, &encoders.map(RangeEncoder::finish));
     Ok(bytes)
@@ -258,30 +245,47 @@ fn decode_lanes<const N: usize>(
     monitor: &Monitor,
 ) -> Result<()> {
     let lanes = chunks::split(bytes, N)?;
-    let mut model = ContextModel::new(tree, choice);
-    let mut around = [Surroundings::new(); N];
     let mut decoders: [RangeDecoder<'_>; N] = array::from_fn(|lane| RangeDecoder::new(lanes[lane]));
+    let model = ContextModel::new(tree, choice);
+    code_lanes(&mut decoders, model, places, monitor, |decoders| {
+        if decoders.iter().any(RangeDecoder::overrun) {
+            return Err(chunks::ends_early());
+        }
+        Ok(())
+    })?;
+    decoders.iter().try_for_each(RangeDecoder::finish)
+}
+
+/// Codes the places of one chunk, lane beside lane: encoders leave them as they are, decoders fill
+/// them in. `check` is asked every so often whether to go on.
+fn code_lanes<C: BitCoder, const N: usize>(
+    coders: &mut [C; N],
+    mut model: ContextModel<'_>,
+    places: &mut [u32],
+    monitor: &Monitor,
+    check: impl Fn(&[C; N]) -> Result<()>,
+) -> Result<()> {
+    let mut around = [Surroundings::new(); N];
     let per_lane = places.len() / N;
     for start in (0..per_lane).step_by(BLOCKS_PER_CHECK) {
         monitor.check()?;
         let steps = start..per_lane.min(start + BLOCKS_PER_CHECK);
         monitor.advance((steps.len() * N) as u64);
         for step in steps {
-            let decoded = model.code(&mut decoders, &mut around, [0; N]);
-            for (lane, place) in decoded.into_iter().enumerate() {
+            let given = array::from_fn(|lane| places[lane * per_lane + step]);
+            let coded = model.code(coders, &mut around, given);
+            for (lane, place) in coded.into_iter().enumerate() {
                 places[lane * per_lane + step] = place;
             }
         }
-        if decoders.iter().any(RangeDecoder::overrun) {
-            return Err(chunks::ends_early());
-        }
+        check(coders)?;
     }
     let rest = &mut places[N * per_lane..];
     for place in rest.iter_mut() {
-        *place = model.code_one(&mut decoders[N - 1], &mut around[N - 1], 0);
+        *place = model.code_one(&mut coders[N - 1], &mut around[N - 1], *place);
     }
     monitor.advance(rest.len() as u64);
-    decoders.iter().try_for_each(RangeDecoder::finish)
+    Ok(())
 }
 
 /// The model of the paths of one chunk.
