@@ -10,6 +10,7 @@ mod grid;
 mod layout;
 mod nearest;
 mod runtime;
+mod search;
 
 use pyo3::prelude::*;
 
@@ -21,5 +22,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     grid::register(module)?;
     layout::register(module)?;
     nearest::register(module)?;
+    search::register(module)?;
     Ok(())
 }
