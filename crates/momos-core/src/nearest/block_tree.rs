@@ -141,6 +141,7 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
         exact: ExactDistance<'_>,
     ) -> [u32; LANES] {
         let mut blocks = Blocks::new(simd, self, group);
+        let within = group.within();
         let mut motifs = [0; LANES];
         for lane in 0..group.len() {
             let mut walk = Walk {
@@ -153,6 +154,11 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
                 radius: f32::MAX.sqrt(),
                 most_gap: i32::MAX,
             };
+            if let Some(distances) = within {
+                let limit = distances[lane] * walk.margin.0 + walk.margin.1;
+                walk.leader = Leader::within(limit);
+                walk.tighten();
+            }
             walk.all_leaves(&mut blocks, group.home_of(lane), rivals);
             motifs[lane] = walk
                 .leader
@@ -361,6 +367,12 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
         let lane = self.lane as u32;
         self.leader
             .offer(distance, point.motif, self.margin, lane, rivals);
+        self.tighten();
+    }
+
+    /// Follows the leader's limit.
+    #[inline(always)]
+    fn tighten(&mut self) {
         // The true distance of a motif within the limit.
         let within = self.leader.limit() * self.margin.0 + self.margin.1;
         self.radius = within.sqrt() * ROUNDING;

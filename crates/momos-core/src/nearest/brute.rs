@@ -43,7 +43,9 @@ impl<T: Element> Search<T> for Motifs {
                 search_tiled::<T, 2, 8>(problem, self, isa, monitor, nearest)
             }
             Isa::Avx2 => search_tiled::<T, 1, 4>(problem, self, isa, monitor, nearest),
-            Isa::Portable => search_tiled::<T, 1, 2>(problem, self, isa, monitor, nearest),
+            Isa::NeonDot | Isa::Neon | Isa::Portable => {
+                search_tiled::<T, 1, 2>(problem, self, isa, monitor, nearest)
+            }
         }
     }
 }

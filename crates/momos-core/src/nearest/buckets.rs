@@ -62,6 +62,7 @@ pub struct Group<'a, const S: usize> {
     first_bin: usize,
     /// Added to the indices of blocks.
     first: usize,
+    within: Option<&'a [f32]>,
 }
 
 impl<const S: usize> Group<'_, S> {
@@ -82,6 +83,17 @@ impl<const S: usize> Group<'_, S> {
     pub fn home_of(&self, lane: usize) -> usize {
         let bin = self.bins[self.origins[lane] as usize] as usize;
         KdTree::<S>::leaf_of_bin(self.first_bin + bin)
+    }
+
+    /// For each lane a squared distance that some motif has, if they are known.
+    #[inline(always)]
+    pub fn within(&self) -> Option<[f32; LANES]> {
+        let within = self.within?;
+        let mut distances = [0.0; LANES];
+        for lane in 0..LANES {
+            distances[lane] = within[self.block(lane.min(self.len() - 1))];
+        }
+        Some(distances)
     }
 
     /// A lane's block.
@@ -151,6 +163,7 @@ fn search_batch<T: Element, G: GroupSearch<S>, const S: usize>(
                 BucketSearch {
                     search,
                     first,
+                    within: problem.distances(),
                     bucket_depth,
                     task,
                     scratch,
@@ -367,6 +380,7 @@ struct BucketSearch<'a, 's, G, const S: usize> {
     search: &'s G,
     /// First block of the batch.
     first: usize,
+    within: Option<&'s [f32]>,
     bucket_depth: u32,
     task: Task<'a, S>,
     scratch: &'s mut Scratch,
@@ -413,6 +427,7 @@ impl<G: GroupSearch<S>, const S: usize> Work for BucketSearch<'_, '_, G, S> {
                 bins: bins.as_slice(),
                 first_bin,
                 first: self.first,
+                within: self.within,
             };
             let motifs = self.search.nearest(simd, &group, rivals, self.exact);
             for (&origin, motif) in origins.iter().zip(motifs) {

@@ -1,7 +1,7 @@
 //! Which kernel is expected to be fastest.
 
 use super::simd::Isa;
-use super::{group_tree, narrow};
+use super::{cost_table, group_tree, narrow};
 
 /// A way to search. All give the same answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,52 +42,71 @@ impl Kernel {
     }
 
     /// Expected nanoseconds of processor time for `m` blocks and `k` different motifs of
-    /// `block_size` values.
-    ///
-    /// Fitted to gaussian blocks, and at s = 8 to layers of mixed scale, on one core of a Zen 4
-    /// processor; only ratios matter.
+    /// `block_size` values, which the kernel must support; only ratios matter.
     pub fn cost(self, m: usize, k: usize, block_size: usize, isa: Isa) -> f64 {
-        let (m, k, s) = (m as f64, k as f64, block_size as f64);
+        let costs = match isa {
+            Isa::Avx512Vnni => &cost_table::AVX512_VNNI,
+            Isa::Avx512 => &cost_table::AVX512,
+            // Registers are half as long, but there are twice as many.
+            Isa::Avx2 | Isa::NeonDot => &cost_table::AVX2,
+            Isa::Neon | Isa::Portable => &cost_table::PORTABLE,
+        };
+        let walk = |walks: &[Walk; group_tree::MAX_BLOCK_SIZE]| {
+            walks[block_size.clamp(1, walks.len()) - 1].cost(m, k)
+        };
         match self {
-            Self::Brute => {
-                let pair = match isa {
-                    Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => 0.0175 * (s + 2.0),
-                    Isa::Portable => 0.048 * (s + 2.0),
-                };
-                m * (25.0 + 4.0 * s + k * pair) + k * (30.0 + 4.0 * s)
-            }
-            Self::Narrow => {
-                let pair = match isa {
-                    Isa::Avx512Vnni => 0.05,
-                    Isa::Avx512 | Isa::Avx2 => 0.1,
-                    Isa::Portable => 1.0,
-                };
-                m * (200.0 + 4.0 * s + k * pair) + k * (60.0 + 4.0 * s)
-            }
-            Self::BlockTree => m * (400.0 + k.sqrt() * 3.0) + k * 200.0,
-            Self::GroupTree => {
-                // The walk costs `factor * k^power`: the longer the blocks, the less the boxes
-                // rule out.
-                const WALK: [(f64, f64); 8] = [
-                    (10.0, 0.05),
-                    (8.0, 0.14),
-                    (16.0, 0.18),
-                    (30.0, 0.15),
-                    (10.0, 0.37),
-                    (9.5, 0.45),
-                    (5.9, 0.55),
-                    (4.5, 0.66),
-                ];
-                let slower = match isa {
-                    Isa::Avx512Vnni | Isa::Avx512 => 1.0,
-                    Isa::Avx2 => 1.0 + 0.06 * s,
-                    Isa::Portable => 2.6,
-                };
-                let (factor, power) = WALK[block_size.min(WALK.len()) - 1];
-                let levels = k.log2();
-                m * (20.0 + slower * factor * k.powf(power)) + k * (30.0 + 12.0 * levels)
-            }
+            Self::Brute => costs.brute.cost(m, k, block_size),
+            // Whole words of four values.
+            Self::Narrow => costs.narrow.cost(m, k, block_size.next_multiple_of(4)),
+            Self::GroupTree => walk(&costs.group_tree),
+            Self::BlockTree => walk(&costs.block_tree),
         }
+    }
+}
+
+/// The constants of an instruction set, fitted to the geometric mean of what gaussian blocks and
+/// layers of mixed scale take.
+#[derive(Debug)]
+pub struct Costs {
+    pub brute: Linear,
+    pub narrow: Linear,
+    /// By block size, from 1 on.
+    pub group_tree: [Walk; group_tree::MAX_BLOCK_SIZE],
+    pub block_tree: [Walk; group_tree::MAX_BLOCK_SIZE],
+}
+
+/// Every block is compared with every motif.
+#[derive(Debug)]
+pub struct Linear {
+    pub block: f64,
+    pub value: f64,
+    pub pair: f64,
+    pub product: f64,
+    pub motif: f64,
+    pub coordinate: f64,
+}
+
+impl Linear {
+    fn cost(&self, m: usize, k: usize, s: usize) -> f64 {
+        let (m, k, s) = (m as f64, k as f64, s as f64);
+        m * (self.block + self.value * s + k * (self.pair + self.product * s))
+            + k * (self.motif + self.coordinate * s)
+    }
+}
+
+/// Blocks walk a tree; the longer they are, the less its boxes rule out.
+#[derive(Debug)]
+pub struct Walk {
+    pub block: f64,
+    pub factor: f64,
+    pub power: f64,
+    pub motif: f64,
+}
+
+impl Walk {
+    fn cost(&self, m: usize, k: usize) -> f64 {
+        let (m, k) = (m as f64, k as f64);
+        m * (self.block + self.factor * k.powf(self.power)) + k * self.motif * k.log2()
     }
 }
 

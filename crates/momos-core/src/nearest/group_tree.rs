@@ -115,7 +115,7 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
         rivals: &mut Rivals,
         exact: ExactDistance<'_>,
     ) -> [u32; LANES] {
-        let mut walk = Walk::new(simd, self, group.coordinates, rivals);
+        let mut walk = Walk::new(simd, self, group, rivals);
         walk.all_leaves(group.home);
         let (mut motifs, contested) = walk.leaders.finish(simd);
         if contested != 0 {
@@ -149,8 +149,8 @@ struct Walk<'a, V: Simd, const S: usize> {
 
 impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
     #[inline(always)]
-    fn new(simd: V, tree: &'a Tree<S>, group: &[[f32; LANES]; S], rivals: &'a mut Rivals) -> Self {
-        let x = load(simd, group);
+    fn new(simd: V, tree: &'a Tree<S>, group: &Group<'_, S>, rivals: &'a mut Rivals) -> Self {
+        let x = load(simd, group.coordinates);
         let (mut low, mut high) = (x, x);
         let mut norm = simd.splat(0.0);
         for d in 0..S {
@@ -160,14 +160,22 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
         }
         let (absolute, per_norm) = tree.margin.slack_terms(tree.largest_norm);
         let slack = simd.mul_add(norm, simd.splat(per_norm), simd.splat(absolute));
+        let relative = simd.splat(tree.margin.relative());
+        let leaders = match group.within() {
+            None => Leaders::new(simd),
+            Some(distances) => {
+                let limits = simd.mul_add(simd.load(&distances), relative, slack);
+                Leaders::within(simd, limits)
+            }
+        };
         Self {
             simd,
             tree,
             x,
             low,
             high,
-            leaders: Leaders::new(simd),
-            relative: simd.splat(tree.margin.relative()),
+            leaders,
+            relative,
             slack,
             reach: f32::MAX,
             rivals,

@@ -73,6 +73,15 @@ impl<V: Simd> Leaders<V> {
         }
     }
 
+    /// No motif seen yet, but some are known to be within these limits.
+    #[inline(always)]
+    pub fn within(simd: V, limit: V::Floats) -> Self {
+        Self {
+            limit,
+            ..Self::new(simd)
+        }
+    }
+
     /// Distances above it are out.
     #[inline(always)]
     pub fn limit(&self) -> V::Floats {
@@ -155,6 +164,15 @@ impl Leader {
         limit: f32::MAX,
         contested: false,
     };
+
+    /// No motif seen yet, but one is known to be within this limit.
+    #[inline(always)]
+    pub fn within(limit: f32) -> Self {
+        Self {
+            limit,
+            ..Self::NONE
+        }
+    }
 
     /// Distances above it are out.
     #[inline(always)]

@@ -15,8 +15,9 @@
 //! | `problem` | the checked input, its scale, the exact distance |
 //! | `margin` | what float32 may rule out, and why |
 //! | `leader` | the nearest so far, and its rivals |
-//! | `brute`, `narrow` (over `shells`), `group_tree` (over `kdtree`) | the kernels |
-//! | `cost` | which kernel is expected to be fastest |
+//! | `brute`, `narrow` (over `shells`) | the kernels without a tree |
+//! | `group_tree`, `block_tree` (over `kdtree`, `buckets`, `narrow_leaves`) | and with one |
+//! | `cost`, `cost_table` | which kernel is expected to be fastest |
 //! | `search` | motifs made ready to be searched |
 //! | `simd` | sixteen lanes for every instruction set |
 
@@ -24,6 +25,7 @@ mod block_tree;
 mod brute;
 mod buckets;
 mod cost;
+mod cost_table;
 mod element;
 mod group_tree;
 mod kdtree;

@@ -58,6 +58,8 @@ const MOST_HALF_SQUARE: f32 = 1e9;
 /// `t.q - h(z)` is never less, nor does a smaller value of it bound distances from above.
 const LEAST: f32 = -1.2e9;
 const LEAST_UNCUT: f32 = -9e8;
+/// Stands for a squared distance that is not known: more than any, and finite with its margins.
+const UNKNOWN: f32 = (1u128 << 120) as f32;
 /// No product of integers reaches this.
 const MOST: f32 = 2e9;
 /// Relative and absolute error of the integers' distances, see above.
@@ -172,7 +174,7 @@ impl<T: Element> Search<T> for Motifs {
                 Isa::Avx512Vnni | Isa::Avx512 => {
                     self.search_order::<T, 4>(problem, isa, monitor, &order, &mut found)?;
                 }
-                Isa::Avx2 | Isa::Portable => {
+                Isa::Avx2 | Isa::NeonDot | Isa::Neon | Isa::Portable => {
                     self.search_order::<T, 1>(problem, isa, monitor, &order, &mut found)?;
                 }
             }
@@ -252,6 +254,21 @@ impl Motifs {
     }
 }
 
+/// How far the integers of a motif within a limit may be, but for the motif's own residual.
+#[inline(always)]
+fn radius<V: Simd>(
+    simd: V,
+    motifs: &Motifs,
+    limit: V::Floats,
+    slack: V::Floats,
+    residual: V::Floats,
+) -> V::Floats {
+    // True distances of motifs within the limit: its margin has room for the factor.
+    let relative = simd.splat(motifs.shells.margin.relative());
+    let within = simd.mul_add(limit, relative, slack);
+    simd.mul_add(simd.sqrt(within), simd.splat(ROUNDING), residual)
+}
+
 type Lanes<const VECTORS: usize> = [[f32; LANES]; VECTORS];
 
 /// Some blocks of similar norms, a lane each.
@@ -271,6 +288,8 @@ struct Group<const VECTORS: usize> {
     residuals: Lanes<VECTORS>,
     /// Slacks of the limits.
     slacks: Lanes<VECTORS>,
+    /// Squared distances that some motif has.
+    within: Lanes<VECTORS>,
     /// Squared distances above it are out.
     limits: Lanes<VECTORS>,
     /// Largest distances of the integers to a motif within the limit, less its residual.
@@ -294,6 +313,7 @@ impl<const VECTORS: usize> Group<VECTORS> {
             half_squares: none,
             residuals: none,
             slacks: none,
+            within: none,
             limits: none,
             radii: none,
             seen: vec![Vec::new(); VECTORS * LANES],
@@ -305,8 +325,11 @@ impl<const VECTORS: usize> Group<VECTORS> {
         self.largest = 0.0;
         for lane in 0..VECTORS * LANES {
             // Unused lanes repeat the last block.
-            let block = problem.block(order[lane.min(order.len() - 1)]);
+            let index = order[lane.min(order.len() - 1)];
+            let block = problem.block(index);
             let (vector, place) = (lane / LANES, lane % LANES);
+            let within = problem.distances();
+            self.within[vector][place] = within.map_or(UNKNOWN, |within| within[index]);
             for (row, value) in self.coordinates.iter_mut().zip(block) {
                 let value = value.scaled_to_f32(problem.scale());
                 row[vector][place] = value;
@@ -381,8 +404,11 @@ impl<const VECTORS: usize> Group<VECTORS> {
             let norm = simd.load(&self.squared_norms[vector]);
             let slack = simd.mul_add(norm, simd.splat(per_norm), simd.splat(fixed));
             self.slacks[vector] = simd.to_array(slack);
-            self.limits[vector] = [f32::MAX; LANES];
-            self.radii[vector] = [f32::MAX.sqrt(); LANES];
+            let within = simd.load(&self.within[vector]);
+            let limit = simd.mul_add(within, simd.splat(motifs.shells.margin.relative()), slack);
+            self.limits[vector] = simd.to_array(simd.min(limit, simd.splat(f32::MAX)));
+            let radius = radius(simd, motifs, limit, slack, residual);
+            self.radii[vector] = simd.to_array(radius);
         }
     }
 }
@@ -509,11 +535,11 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
         let limit = simd.mul_add(upper, simd.splat(margin.relative()), slack);
         let limit = simd.min(limit, simd.load(&group.limits[vector]));
         group.limits[vector] = simd.to_array(limit);
-        // True distances of motifs within the limit: the limit's margin has room for the factor.
-        let within = simd.mul_add(limit, simd.splat(margin.relative()), slack);
-        let radius = simd.mul_add(
-            simd.sqrt(within),
-            simd.splat(ROUNDING),
+        let radius = radius(
+            simd,
+            self.motifs,
+            limit,
+            slack,
             simd.load(&group.residuals[vector]),
         );
         group.radii[vector] = simd.to_array(radius);

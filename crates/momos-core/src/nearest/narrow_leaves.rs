@@ -148,14 +148,15 @@ fn exponent_for(largest: f32) -> i32 {
     exponent.clamp(EXPONENTS.0, EXPONENTS.1)
 }
 
-struct BlockShare;
+/// What an instruction set makes of blocks: `b / d`, and the byte of zero.
+struct BlockBytes;
 
-impl Work for BlockShare {
-    type Output = f32;
+impl Work for BlockBytes {
+    type Output = (f32, i32);
 
     #[inline(always)]
-    fn run<V: Simd>(self, _simd: V) -> f32 {
-        block_share::<V>()
+    fn run<V: Simd>(self, _simd: V) -> (f32, i32) {
+        (block_share::<V>(), V::ZERO_BYTE)
     }
 }
 
@@ -166,7 +167,7 @@ impl<const S: usize> NarrowLeaves<S> {
         let words_per_motif = S.div_ceil(WORD_LEN);
         let vectors_per_leaf = tree.largest_leaf().div_ceil(LANES);
         let vectors = tree.leaf_count() * vectors_per_leaf;
-        let share = dispatch(isa, BlockShare);
+        let (share, zero_byte) = dispatch(isa, BlockBytes);
         let mut starts = vec![[UNUSED.cast_unsigned(); LANES]; vectors];
         let mut words = vec![[0u32; LANES]; vectors * words_per_motif];
         let leaves = (0..tree.leaf_count()).map(|leaf| {
@@ -197,7 +198,7 @@ impl<const S: usize> NarrowLeaves<S> {
                 residual = residual.max(error);
                 // All bytes of the blocks are shifted by that of zero, which is undone here.
                 let shift = point_sum(&words[vector * words_per_motif..][..words_per_motif], lane)
-                    * (128.0 / share) as i32;
+                    * zero_byte;
                 let half = (square * 0.5 / share).floor() as i32;
                 starts[vector][lane] = (-half - shift).cast_unsigned();
             }

@@ -87,6 +87,7 @@ impl<'a, T: Element> MotifSet<'a, T> {
 pub struct Problem<'a, T: Clone> {
     blocks: &'a [T],
     motifs: &'a MotifSet<'a, T>,
+    within: Option<&'a [f32]>,
 }
 
 impl<'a, T: Element> Problem<'a, T> {
@@ -104,7 +105,11 @@ impl<'a, T: Element> Problem<'a, T> {
                 motifs.largest
             )));
         }
-        Ok(Self { blocks, motifs })
+        Ok(Self {
+            blocks,
+            motifs,
+            within: None,
+        })
     }
 
     /// The same search for some of the blocks.
@@ -112,7 +117,35 @@ impl<'a, T: Element> Problem<'a, T> {
         Problem {
             blocks,
             motifs: self.motifs,
+            within: None,
         }
+    }
+
+    /// The same search, given for every block the distance of some motif in scaled float32.
+    pub fn with_distances<'b>(&'b self, within: &'b [f32]) -> Problem<'b, T> {
+        Problem {
+            blocks: self.blocks,
+            motifs: self.motifs,
+            within: Some(within),
+        }
+    }
+
+    /// For every block a squared distance that some motif has, in scaled float32, if known.
+    #[inline(always)]
+    pub fn distances(&self) -> Option<&'a [f32]> {
+        self.within
+    }
+
+    /// The squared distance between a block and a motif in scaled float32.
+    #[inline(always)]
+    pub fn float_distance(&self, block: usize, motif: u32) -> f32 {
+        let scale = self.scale();
+        let mut sum = 0.0;
+        for (x, z) in self.block(block).iter().zip(self.motifs.scaled(motif)) {
+            let difference = x.scaled_to_f32(scale) - z;
+            sum += difference * difference;
+        }
+        sum
     }
 
     /// Number of blocks.

@@ -23,6 +23,9 @@ const ROWS_PER_CHECK: usize = 1 << 14;
 /// If more of the motifs have moved, all are searched.
 const FEW_MOVED: f64 = 0.5;
 
+/// From this block size on, the distance of a block's last motif saves more than it costs.
+const LEAST_SIZE_FOR_DISTANCES: usize = 4;
+
 /// Motifs laid out for a kernel.
 pub trait Search<T: Element>: Send + Sync {
     /// Finds the nearest motif of every block.
@@ -184,7 +187,16 @@ impl<'a, T: Element> MotifSearch<'a, T> {
         }
         if moved_motifs.len() as f64 > FEW_MOVED * moved.len() as f64 {
             let mut nearest = vec![0; previous.len()];
-            self.find(&problem, monitor, &mut nearest)?;
+            if problem.block_size() < LEAST_SIZE_FOR_DISTANCES {
+                self.find(&problem, monitor, &mut nearest)?;
+            } else {
+                let distances: Vec<f32> = previous
+                    .par_iter()
+                    .enumerate()
+                    .map(|(block, &motif)| problem.float_distance(block, motif))
+                    .collect();
+                self.find(&problem.with_distances(&distances), monitor, &mut nearest)?;
+            }
             return Ok(nearest);
         }
         let (stayed, left): (Vec<usize>, Vec<usize>) =

@@ -1,7 +1,7 @@
 //! Sixteen `f32` lanes under one interface for every instruction set: the crate's unsafe code.
 //!
 //! Kernels are written once, generic over [`Simd`], and always see sixteen lanes: one register
-//! with AVX-512, two with AVX2, an array that the compiler vectorises elsewhere (NEON on aarch64).
+//! with AVX-512, two with AVX2, four with NEON, an array that the compiler vectorises elsewhere.
 //! A value of an implementing type is the proof that the processor has the instructions, since
 //! only [`dispatch`] makes one, after asking the processor. That makes the methods safe.
 //!
@@ -13,12 +13,16 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
 use portable::Portable;
 
 /// Number of `f32` in a vector.
@@ -34,13 +38,24 @@ pub enum Isa {
     Avx512,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// Whatever the compiler's target has: SSE2 on x86-64, NEON on aarch64.
+    /// aarch64 with dot products of bytes (Armv8.4, and most of Armv8.2).
+    NeonDot,
+    /// aarch64.
+    Neon,
+    /// Whatever the compiler's target has.
     Portable,
 }
 
 impl Isa {
     /// Every instruction set, best first.
-    pub const ALL: [Self; 4] = [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 6] = [
+        Self::Avx512Vnni,
+        Self::Avx512,
+        Self::Avx2,
+        Self::NeonDot,
+        Self::Neon,
+        Self::Portable,
+    ];
 
     /// Whether this processor has it.
     pub fn is_available(self) -> bool {
@@ -53,6 +68,12 @@ impl Isa {
             Self::Avx2 => Avx2::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx512Vnni | Self::Avx512 | Self::Avx2 => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => Neon::<true>::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => Neon::<false>::detect().is_some(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::NeonDot | Self::Neon => false,
             Self::Portable => true,
         }
     }
@@ -65,12 +86,15 @@ impl Isa {
             .unwrap_or(Self::Portable)
     }
 
-    /// Its name in messages and plans: `avx512-vnni`, `avx512`, `avx2` or `portable`.
+    /// Its name in messages and plans: `avx512-vnni`, `avx512`, `avx2`, `neon-dot`, `neon` or
+    /// `portable`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
+            Self::NeonDot => "neon-dot",
+            Self::Neon => "neon",
             Self::Portable => "portable",
         }
     }
@@ -108,9 +132,23 @@ pub fn dispatch<W: Work>(isa: Isa, work: W) -> W::Output {
                 return simd.vectorize(work);
             }
         }
-        Isa::Portable => {}
+        Isa::NeonDot | Isa::Neon | Isa::Portable => {}
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    match isa {
+        Isa::NeonDot => {
+            if let Some(simd) = Neon::<true>::detect() {
+                return simd.vectorize(work);
+            }
+        }
+        Isa::Neon => {
+            if let Some(simd) = Neon::<false>::detect() {
+                return simd.vectorize(work);
+            }
+        }
+        Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 | Isa::Portable => {}
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = isa;
     work.run(Portable)
 }
@@ -176,18 +214,19 @@ pub trait Simd: Copy + Send + Sync {
     /// The same bits read as floats.
     fn words_as_floats(self, a: Self::Words) -> Self::Floats;
 
-    /// Largest magnitude of whole numbers that, with [`zero`](Self::ZERO_BYTE) added, may be the
+    /// Largest magnitude of whole numbers that, with [`ZERO_BYTE`](Self::ZERO_BYTE) added, are the
     /// bytes of a first factor of [`dot_bytes`](Self::dot_bytes).
     const LARGEST_BYTE: i32;
-    /// The byte that stands for zero in a first factor.
+    /// The byte that stands for zero in a first factor: 0 where it has signed bytes, else one that
+    /// makes all of them positive.
     const ZERO_BYTE: i32 = Self::LARGEST_BYTE + 1;
 
     /// The square root; no lane is negative.
     fn sqrt(self, a: Self::Floats) -> Self::Floats;
     /// The words of an array.
     fn load_words(self, values: &[u32; LANES]) -> Self::Words;
-    /// Adds to each lane of `sum` the products of its four bytes of `a`, unsigned, and of `b`,
-    /// signed; the bytes of `a` are at most `2 * LARGEST_BYTE + 1`, those of `b` not -128.
+    /// Adds to each lane of `sum` the products of its four bytes of `a`, signed or not as
+    /// [`ZERO_BYTE`](Self::ZERO_BYTE) says, and of `b`, signed and not -128.
     fn dot_bytes(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
     /// Adds to each lane of `sum` the squares of the gaps between the intervals `a` and `b`, low
     /// and high, of which a lane holds two, of 16 bits without a sign. The gaps are below `2^14`.
@@ -326,7 +365,7 @@ mod tests {
 
         #[inline(always)]
         fn run<V: Simd>(self, simd: V) -> Self::Output {
-            let largest = 2 * V::LARGEST_BYTE + 1;
+            let largest = V::ZERO_BYTE + V::LARGEST_BYTE;
             let unsigned = simd.splat_words(u32::from_le_bytes([largest as u8; 4]));
             let signed = simd.splat_words(u32::from_le_bytes([129, 127, 129, 129]));
             let sum = simd.dot_bytes(simd.splat_words(7), unsigned, signed);
