@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
 
 from momos_rs.dtypes import DTYPES, dtype
 from momos_rs.errors import InsufficientDataError, InvalidArgumentError
 from momos_rs.safetensors_format import TensorInfo, encode_header, parse_header
 
-from .model import Base, Bytes, Checkpoint, Entry
+from .mapped_file import MappedFile, MappedPart
+from .model import Base, Checkpoint, Entry
 from .views import gather
 
 __all__ = ["read_safetensors", "write_safetensors"]
@@ -32,19 +28,20 @@ def read_safetensors(path: Path) -> Checkpoint:
         InvalidArgumentError: If it holds an element type that torch does not have.
         OSError: If it cannot be read.
     """
-    file = _File(path)
+    file = MappedFile(path)
     if file.size == 0:  # an empty file cannot be mapped
         raise InsufficientDataError(f"{path} is empty")
-    with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as mapped:
-        header = parse_header(mapped, source=str(path))
+    header = parse_header(file.read(0, file.size).data, source=str(path))
     if "momos" in header.metadata:
         raise InvalidArgumentError(f"{path} is a momos archive; use momos unpack for its weights")
     entries, bases = [], []
     for index, info in enumerate(header.tensors.values()):
         name, shape = _to_torch(info, path)
         entries.append(Entry(info.name, shape, index))
-        numel = info.nbytes // dtype(name).itemsize
-        bases.append(Base(name, numel, _Slice(file, header.data_start + info.start, info.nbytes)))
+        itemsize = dtype(name).itemsize
+        numel = info.nbytes // itemsize
+        elements = MappedPart(file, header.data_start + info.start, numel, itemsize)
+        bases.append(Base(name, numel, elements, read_part=elements.part))
     return Checkpoint(
         tuple(entries),
         tuple(bases),
@@ -89,42 +86,6 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
             file.write(gather(checkpoint.entries[index], base, data).data)
         del data
     file.seek(position)
-
-
-class _File:
-    """A file held open while tensors of it may be read."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self.size = os.fstat(self.descriptor).st_size
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """Maps a part of a file for as long as the bytes are in use.
-
-    One mapping of the whole file would keep every page that was ever read resident.
-    """
-
-    file: _File
-    start: int
-    nbytes: int
-
-    def __call__(self) -> Bytes:
-        if self.nbytes == 0:
-            return np.empty(0, np.uint8)
-        skipped = self.start % mmap.ALLOCATIONGRANULARITY
-        mapped = mmap.mmap(
-            self.file.descriptor,
-            skipped + self.nbytes,
-            access=mmap.ACCESS_READ,
-            offset=self.start - skipped,
-        )
-        return np.frombuffer(mapped, np.uint8)[skipped:]
 
 
 def _to_torch(info: TensorInfo, path: Path) -> tuple[str, tuple[int, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +17,14 @@ from momos_rs.errors import InvalidArgumentError
 from .model import Base, Bytes, Checkpoint, Entry
 from .views import contiguous_strides, span, strides_within
 
-__all__ = ["as_tensor", "from_state_dict", "from_tensors", "over_bytes", "to_state_dict"]
+__all__ = [
+    "TensorReader",
+    "as_tensor",
+    "from_state_dict",
+    "from_tensors",
+    "over_bytes",
+    "to_state_dict",
+]
 
 _NAMES: dict[torch.dtype, str] = {
     getattr(torch, each.torch): each.name for each in DTYPES.values() if hasattr(torch, each.torch)
@@ -71,7 +78,8 @@ def from_tensors(named: Iterable[tuple[str, torch.Tensor]], *, source: str) -> C
         pool, offset, strides = placed[index]
         if id(pool) not in numbers:
             numbers[id(pool)] = len(bases)
-            bases.append(Base(_NAMES[tensor.dtype], pool.numel, pool.read))
+            read = pool.read
+            bases.append(Base(_NAMES[tensor.dtype], pool.numel, read, read_part=read.part))
         entries.append(Entry(name, tuple(tensor.shape), numbers[id(pool)], offset, strides))
     return Checkpoint(tuple(entries), tuple(bases), source)
 
@@ -170,7 +178,7 @@ class _Pool:
     """A base in the making."""
 
     numel: int
-    read: Callable[[], Bytes]
+    read: TensorReader
 
 
 def _overlapping(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
@@ -219,7 +227,7 @@ def _share(
         }
     result = {}
     for core, positions in zip(distinct, by_view.values(), strict=True):
-        pool = _Pool(core.numel(), _Reader(core))
+        pool = _Pool(core.numel(), TensorReader(core))
         for position in positions:
             strides = _core_strides(tensors[position], core)
             result[indices[position]] = (pool, 0, strides)
@@ -292,25 +300,38 @@ def _spanning_pool(tensors: Sequence[torch.Tensor], start: int) -> _Pool:
     for tensor in tensors:
         room = tensor.untyped_storage().nbytes() // tensor.itemsize - tensor.storage_offset()
         if tensor.data_ptr() == start and room >= numel:
-            return _Pool(numel, _Reader(tensor.as_strided((numel,), (1,))))
+            return _Pool(numel, TensorReader(tensor.as_strided((numel,), (1,))))
     # Overlapping arrays are storages of their own, of which none may cover all: piece by piece.
     pieces = [(tensor, *_place(tensor, start, -1)) for tensor in tensors]
     whole = torch.zeros(numel * tensors[0].itemsize, dtype=torch.uint8).view(tensors[0].dtype)
     for tensor, offset, strides in pieces:
         whole.as_strided(tensor.shape, strides or (), offset).copy_(tensor)
-    return _Pool(numel, _Reader(whole))
+    return _Pool(numel, TensorReader(whole))
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader:
-    """Reads a tensor as bytes in C order."""
+class TensorReader:
+    """Reads a tensor as bytes in C order: :attr:`Base.read` and :attr:`Base.read_part`."""
 
     tensor: torch.Tensor
 
+    @property
+    def address(self) -> int | None:
+        """Where the elements lie in memory, None unless they lie there in C order."""
+        on_cpu = self.tensor.device.type == "cpu"
+        return self.tensor.data_ptr() if on_cpu and self.tensor.is_contiguous() else None
+
     def __call__(self) -> Bytes:
-        dense = self.tensor.cpu().contiguous()
+        """All elements."""
+        return self.part(0, self.tensor.numel())
+
+    def part(self, start: int, stop: int) -> Bytes:
+        """The elements from ``start`` to before ``stop``."""
+        dense = self.tensor
+        if self.address is None:
+            dense = dense.cpu().contiguous()
         # Not reshape(-1), which leaves a single expanded element its stride of 0.
-        flat = dense.as_strided((dense.numel(),), (1,))
+        flat = dense.as_strided((stop - start,), (1,), dense.storage_offset() + start)
         data: Bytes = flat.view(torch.uint8).numpy()
         return data
 
