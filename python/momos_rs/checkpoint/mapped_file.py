@@ -48,7 +48,12 @@ class MappedFile:
         Args:
             start: The first byte.
             nbytes: Number of bytes, all within the file.
+
+        Raises:
+            ValueError: If the file has been closed.
         """
+        if self._descriptor < 0:  # by which mmap would understand no file at all
+            raise ValueError("the file has been closed")
         if nbytes == 0:
             return np.empty(0, np.uint8)
         skipped = start % mmap.ALLOCATIONGRANULARITY
