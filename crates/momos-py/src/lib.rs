@@ -8,6 +8,7 @@ mod codec;
 mod complexity;
 mod grid;
 mod layout;
+mod motifs;
 mod nearest;
 mod runtime;
 
@@ -20,6 +21,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     complexity::register(module)?;
     grid::register(module)?;
     layout::register(module)?;
+    motifs::register(module)?;
     nearest::register(module)?;
     Ok(())
 }
