@@ -231,6 +231,58 @@ def nearest_motifs(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> _Indices: ...
+def largest_block(
+    blocks: _Floats, *, threads: int | None = None, progress: _Progress | None = None
+) -> float: ...
+
+@final
+class MotifSearch:
+    def __new__(
+        cls,
+        motifs: _Floats,
+        *,
+        blocks: int,
+        largest: float,
+        kernel: str | None = None,
+        isa: str | None = None,
+        threads: int | None = None,
+    ) -> MotifSearch: ...
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    def nearest(
+        self,
+        blocks: _Floats,
+        *,
+        previous: _Indices | None = None,
+        moved: npt.NDArray[np.bool_] | None = None,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices: ...
+
+@final
+class Clusters:
+    def __new__(cls, motifs: int, block_size: int, *, largest: float) -> Clusters: ...
+    def add(
+        self,
+        blocks: _Floats,
+        motifs: _Floats,
+        indices: _Indices,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> None: ...
+    @property
+    def rows(self) -> npt.NDArray[np.float64]: ...
+    @rows.setter
+    def rows(self, rows: npt.NDArray[np.float64]) -> None: ...
+    def clear(self) -> None: ...
+    def distortion(self) -> float: ...
+    def move_motifs(
+        self, motifs: _Floats, *, fixed: int = 0, threads: int | None = None
+    ) -> tuple[_Floats, npt.NDArray[np.bool_]]: ...
+
 def search_plan(m: int, k: int, s: int) -> tuple[str, str]: ...
 def select_blocks(
     m: int,

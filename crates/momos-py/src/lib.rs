@@ -11,6 +11,7 @@ mod layout;
 mod motifs;
 mod nearest;
 mod runtime;
+mod search;
 
 use pyo3::prelude::*;
 
@@ -23,5 +24,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     layout::register(module)?;
     motifs::register(module)?;
     nearest::register(module)?;
+    search::register(module)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod lloyd;
 mod random;
 mod select;
 
+pub use clusters::Clusters;
 pub use distinct::{Distinct, DistinctBlocks, distinct};
 pub use lloyd::{Refined, lloyd};
 pub use random::SplitMix64;
