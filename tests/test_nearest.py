@@ -318,6 +318,65 @@ def test_lloyd_moves_motifs_to_means(dtype: Any) -> None:
         assert distortion == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lloyd_in_pieces_equals_lloyd_in_memory(dtype: Any) -> None:
+    blocks = np.round(gaussian(3000, 4, 1, dtype) * 64) / 64
+    table = blocks[:100]
+    expected = _core.lloyd(blocks, table, 5)
+    pieces = np.split(blocks, [700, 701, 2500])
+    largest = _core.largest_block(blocks)
+    assert largest == np.abs(blocks).max()
+
+    clusters = _core.Clusters(len(table), 4, largest=largest)
+    distortions = []
+    indices: list[npt.NDArray[np.uint32]] = []
+    moved = None
+    for _ in range(6):
+        search = _core.MotifSearch(table, blocks=len(blocks), largest=largest)
+        indices = [
+            search.nearest(piece)
+            if moved is None
+            else search.nearest(piece, previous=previous, moved=moved)
+            for piece, previous in zip(pieces, indices or [None] * 4, strict=True)
+        ]
+        clusters.clear()
+        for piece, found in zip(pieces, indices, strict=True):
+            # What another process would do with the rows it is given.
+            rows = clusters.rows
+            clusters = _core.Clusters(len(table), 4, largest=largest)
+            clusters.rows = rows
+            clusters.add(piece, table, found)
+        distortions.append(clusters.distortion())
+        if len(distortions) < 6:
+            table, moved = clusters.move_motifs(table)
+    assert np.array_equal(table, expected[0])
+    assert np.array_equal(np.concatenate(indices), expected[1])
+    assert distortions == expected[2]
+    assert (search.kernel, search.isa) == _core.search_plan(3000, 100, 4)
+
+
+def test_searches_and_clusters_refuse_what_does_not_fit() -> None:
+    search = _core.MotifSearch(gaussian(5, 4, 0), blocks=10, largest=9.0)
+    clusters = _core.Clusters(5, 4, largest=9.0)
+    table, indices = gaussian(5, 4, 0), np.zeros(3, np.uint32)
+    moved = np.zeros(5, bool)
+    wrong: list[tuple[Any, str]] = [
+        (lambda: search.nearest(gaussian(3, 5, 1)), "blocks have 5 values each"),
+        (lambda: search.nearest(gaussian(3, 4, 1, np.float64)), "must both be"),
+        (lambda: search.nearest(gaussian(3, 4, 1), moved=moved), "belong together"),
+        (lambda: search.nearest(np.full((1, 4), 10, np.float32)), "was announced"),
+        (lambda: clusters.add(gaussian(2, 4, 1), table, indices), "cannot take"),
+        (lambda: clusters.add(gaussian(3, 4, 1), table, indices + 5), "none of 5 motifs"),
+        (lambda: clusters.move_motifs(gaussian(4, 4, 1)), "clusters of 5 motifs, not 4"),
+        (lambda: setattr(clusters, "rows", np.zeros((5, 5))), "must be of shape"),
+        (lambda: _core.Clusters(0, 4, largest=1.0), "no clusters of 0 motifs"),
+        (lambda: _core.MotifSearch(table, blocks=1, largest=1.0, kernel="x"), "kernel must be"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(InvalidArgumentError, match=message):
+            call()
+
+
 def test_lloyd_can_be_interrupted_from_its_progress() -> None:
     blocks = gaussian(100_000, 16, 16)
     seen: list[int] = []

@@ -70,6 +70,7 @@ def compare_tensors(
     other: _Bytes,
     dtype: str,
     *,
+    before: _Difference | None = None,
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> _Difference: ...
@@ -97,9 +98,42 @@ def sample_repeats(
     tensors: Sequence[tuple[_Bytes, int]], block_size: int, *, threads: int | None = None
 ) -> tuple[int, int]: ...
 
+def trial_blocks(blocks: int) -> tuple[int, int]: ...
+@final
+class Digest:
+    def __new__(cls) -> Digest: ...
+    def update(self, data: _Bytes) -> None: ...
+    def hexdigest(self) -> str: ...
+
+@final
+class RepeatSampler:
+    def __new__(cls, blocks: int, block_size: int) -> RepeatSampler: ...
+    def add(self, data: _Bytes, itemsize: int, *, threads: int | None = None) -> None: ...
+    @property
+    def repeats(self) -> tuple[int, int]: ...
+
+@final
+class IndexEncoder:
+    @property
+    def head(self) -> _Bytes: ...
+    @property
+    def fixed_head(self) -> _Bytes: ...
+    @property
+    def blocks_per_piece(self) -> int: ...
+    def worst_case(self, blocks: int) -> int: ...
+    def encode(
+        self,
+        indices: _Indices,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> tuple[_Bytes, _Indices]: ...
+    def encode_fixed(self, indices: _Indices, *, threads: int | None = None) -> _Bytes: ...
+
 @final
 class IndexCode:
     def __new__(cls, length_counts: Sequence[int]) -> IndexCode: ...
+    def encoder(self) -> IndexEncoder: ...
     @property
     def motifs(self) -> int: ...
     def encode(
@@ -122,6 +156,9 @@ class IndexCode:
 @final
 class MotifTree:
     def __new__(cls, table: _Bytes, block_size: int, dtype: str) -> MotifTree: ...
+    def encoder(
+        self, trial: _Indices, *, row_blocks: int = 0, effort: str = "default"
+    ) -> IndexEncoder: ...
     @property
     def motifs(self) -> int: ...
     @property
@@ -194,6 +231,58 @@ def nearest_motifs(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> _Indices: ...
+def largest_block(
+    blocks: _Floats, *, threads: int | None = None, progress: _Progress | None = None
+) -> float: ...
+
+@final
+class MotifSearch:
+    def __new__(
+        cls,
+        motifs: _Floats,
+        *,
+        blocks: int,
+        largest: float,
+        kernel: str | None = None,
+        isa: str | None = None,
+        threads: int | None = None,
+    ) -> MotifSearch: ...
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    def nearest(
+        self,
+        blocks: _Floats,
+        *,
+        previous: _Indices | None = None,
+        moved: npt.NDArray[np.bool_] | None = None,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices: ...
+
+@final
+class Clusters:
+    def __new__(cls, motifs: int, block_size: int, *, largest: float) -> Clusters: ...
+    def add(
+        self,
+        blocks: _Floats,
+        motifs: _Floats,
+        indices: _Indices,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> None: ...
+    @property
+    def rows(self) -> npt.NDArray[np.float64]: ...
+    @rows.setter
+    def rows(self, rows: npt.NDArray[np.float64]) -> None: ...
+    def clear(self) -> None: ...
+    def distortion(self) -> float: ...
+    def move_motifs(
+        self, motifs: _Floats, *, fixed: int = 0, threads: int | None = None
+    ) -> tuple[_Floats, npt.NDArray[np.bool_]]: ...
+
 def search_plan(m: int, k: int, s: int) -> tuple[str, str]: ...
 def select_blocks(
     m: int,
@@ -220,6 +309,19 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
+@final
+class DistinctBlocks:
+    def __new__(cls, block_size: int, limit: int, *, wide: bool = False) -> DistinctBlocks: ...
+    def add(
+        self,
+        blocks: _Floats,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices | None: ...
+    @property
+    def rows(self) -> _Floats: ...
 
 @final
 class CtmTable:

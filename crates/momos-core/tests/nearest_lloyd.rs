@@ -1,7 +1,7 @@
 //! Lloyd's iterations: what they promise, at any number of threads.
 
 use momos_core::motifs::{SplitMix64, lloyd, select};
-use momos_core::nearest::{Element, nearest_motifs};
+use momos_core::nearest::{Element, Expected, MotifSearch, Options, largest_block, nearest_motifs};
 use momos_core::{ErrorKind, Monitor};
 use proptest::prelude::*;
 
@@ -136,4 +136,74 @@ proptest! {
             }
         }
     }
+}
+
+/// A grid of few values has ties everywhere; half of the motifs move by a little or a lot.
+fn moved_motifs<T: Element>(motifs: &[T], size: usize, one_in: usize) -> (Vec<T>, Vec<bool>) {
+    let mut motifs = motifs.to_vec();
+    let moved: Vec<bool> = (0..motifs.len() / size)
+        .map(|motif| motif % one_in == 1)
+        .collect();
+    for (motif, &moved) in motifs.chunks_mut(size).zip(&moved) {
+        if moved {
+            for value in motif {
+                *value = T::from_f64((value.to_f64() * 2.0).round() * 0.5 + 0.5);
+            }
+        }
+    }
+    (motifs, moved)
+}
+
+#[test]
+fn searching_again_gives_what_a_new_search_does() {
+    for size in [1, 2, 4, 8, 20] {
+        let coarse = |values: Vec<f32>| -> Vec<f32> {
+            values.into_iter().map(|x| (x * 8.0).round()).collect()
+        };
+        let blocks = coarse(values(3000 * size, 8, 1.0));
+        let motifs = coarse(values(300 * size, 9, 1.0));
+        let previous = nearest_motifs(&blocks, &motifs, size, &Monitor::new()).unwrap();
+        for one_in in [2, 3, 50, usize::MAX] {
+            let (motifs, moved) = moved_motifs(&motifs, size, one_in);
+            let expected = Expected {
+                blocks: 3000,
+                largest: largest_block(&blocks, size).unwrap(),
+            };
+            let monitor = Monitor::new();
+            let search =
+                MotifSearch::new(&motifs, size, expected, Options::default(), &monitor).unwrap();
+            let again = search
+                .nearest_again(&blocks, &previous, &moved, &monitor)
+                .unwrap();
+            assert_eq!(monitor.done(), 3000);
+            let anew = nearest_motifs(&blocks, &motifs, size, &Monitor::new()).unwrap();
+            assert_eq!(again, anew, "s={size}, one in {one_in} moved");
+            // In pieces.
+            let pieces: Vec<u32> = blocks
+                .chunks(701 * size)
+                .flat_map(|blocks| search.nearest(blocks, &monitor).unwrap())
+                .collect();
+            assert_eq!(pieces, anew);
+        }
+    }
+}
+
+#[test]
+fn a_search_refuses_blocks_that_were_not_announced() {
+    let expected = Expected {
+        blocks: 2,
+        largest: 1.0,
+    };
+    let monitor = Monitor::new();
+    let motifs = [0.0f32, 1.0];
+    let search = MotifSearch::new(&motifs, 1, expected, Options::default(), &monitor).unwrap();
+    assert_eq!(search.nearest(&[0.4, 0.6], &monitor).unwrap(), [0, 1]);
+    let refused = |blocks: &[f32], previous: &[u32], moved: &[bool]| {
+        let result = search.nearest_again(blocks, previous, moved, &Monitor::new());
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    };
+    refused(&[2.0], &[0], &[true, false]);
+    refused(&[0.5], &[2], &[true, false]);
+    refused(&[0.5], &[], &[true, false]);
+    refused(&[0.5], &[0], &[true]);
 }

@@ -8,8 +8,10 @@ mod codec;
 mod complexity;
 mod grid;
 mod layout;
+mod motifs;
 mod nearest;
 mod runtime;
+mod search;
 
 use pyo3::prelude::*;
 
@@ -20,6 +22,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     complexity::register(module)?;
     grid::register(module)?;
     layout::register(module)?;
+    motifs::register(module)?;
     nearest::register(module)?;
+    search::register(module)?;
     Ok(())
 }

@@ -20,13 +20,13 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// Rows of one of the two float types.
-enum Rows<'py> {
+pub enum Rows<'py> {
     Narrow(PyReadonlyArray2<'py, f32>),
     Wide(PyReadonlyArray2<'py, f64>),
 }
 
 impl<'py> Rows<'py> {
-    fn of(name: &str, array: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn of(name: &str, array: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Ok(array) = array.extract() {
             return Ok(Self::Narrow(array));
         }
@@ -38,7 +38,8 @@ impl<'py> Rows<'py> {
     }
 }
 
-fn values<'a, T: numpy::Element>(
+/// All values of the rows.
+pub fn values<'a, T: numpy::Element>(
     name: &str,
     rows: &'a PyReadonlyArray2<'_, T>,
 ) -> PyResult<&'a [T]> {
@@ -98,7 +99,8 @@ impl<T: Element> Pair<'_, T> {
     }
 }
 
-fn different_types() -> PyErr {
+/// The error for blocks and motifs of different types.
+pub fn different_types() -> PyErr {
     invalid_argument("blocks and motifs must both be float32 or both be float64")
 }
 
@@ -139,13 +141,13 @@ fn nearest_motifs<'py>(
     Ok(found.into_pyarray(py))
 }
 
-fn kernel_named(name: &str) -> PyResult<Kernel> {
+pub fn kernel_named(name: &str) -> PyResult<Kernel> {
     let names = || Kernel::ALL.map(Kernel::name).join(", ");
     let found = Kernel::ALL.into_iter().find(|kernel| kernel.name() == name);
     found.ok_or_else(|| invalid_argument(format!("kernel must be one of {}, not {name}", names())))
 }
 
-fn isa_named(name: &str) -> PyResult<Isa> {
+pub fn isa_named(name: &str) -> PyResult<Isa> {
     let names = || Isa::ALL.map(Isa::name).join(", ");
     let found = Isa::ALL.into_iter().find(|isa| isa.name() == name);
     found.ok_or_else(|| invalid_argument(format!("isa must be one of {}, not {name}", names())))

@@ -46,7 +46,27 @@ pub fn encode(indices: &[u32], code: &PrefixCode, monitor: &Monitor) -> Result<V
     {
         return Ok(encode_fixed_width(indices, code.symbols()));
     }
-    let pieces: Vec<Vec<u8>> = indices
+    let mut stream = PREFIX_CODE_HEAD.to_vec();
+    chunks::join(&mut stream, &encode_chunks(indices, code, monitor)?);
+    Ok(stream)
+}
+
+/// What a stream of codec 1 begins with; it is used if it is shorter than the [`worst_case`].
+pub const PREFIX_CODE_HEAD: [u8; 1] = [PREFIX_CODE];
+
+/// The chunks of indices, [`BLOCKS_PER_CHUNK`] in each but the last; they may be made piece by
+/// piece.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidArgument`] if an index names no motif of the code,
+/// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by indices.
+pub fn encode_chunks(
+    indices: &[u32],
+    code: &PrefixCode,
+    monitor: &Monitor,
+) -> Result<Vec<Vec<u8>>> {
+    check_indices(indices, code.symbols())?;
+    indices
         .par_chunks(BLOCKS_PER_CHUNK)
         .map(|chunk| {
             monitor.check()?;
@@ -55,21 +75,19 @@ pub fn encode(indices: &[u32], code: &PrefixCode, monitor: &Monitor) -> Result<V
             monitor.advance(chunk.len() as u64);
             Ok(writer.finish())
         })
-        .collect::<Result<_>>()?;
-    let mut stream = vec![PREFIX_CODE];
-    chunks::join(&mut stream, &pieces);
-    Ok(stream)
+        .collect()
 }
 
-/// The stream of indices in fixed width.
-pub(super) fn encode_fixed_width(indices: &[u32], motifs: usize) -> Vec<u8> {
+/// The stream of indices in fixed width: one byte for the codec, then whole bytes for every
+/// [`BLOCKS_PER_CHUNK`] indices.
+pub fn encode_fixed_width(indices: &[u32], motifs: usize) -> Vec<u8> {
     let mut stream = vec![FIXED_WIDTH];
     stream.extend(fixed_width::encode(indices, motifs));
     stream
 }
 
 /// Checks that all indices are below `motifs`.
-pub(super) fn check_indices(indices: &[u32], motifs: usize) -> Result<()> {
+pub fn check_indices(indices: &[u32], motifs: usize) -> Result<()> {
     match indices.iter().find(|&&index| index as usize >= motifs) {
         None => Ok(()),
         Some(index) => Err(Error::invalid_argument(format!(

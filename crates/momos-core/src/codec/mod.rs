@@ -42,3 +42,26 @@ pub mod repeats;
 pub fn digest(bytes: &[u8]) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytes))
 }
+
+/// The [`digest`] of bytes that come one after another.
+#[derive(Clone, Default)]
+pub struct Digest {
+    state: xxhash_rust::xxh3::Xxh3,
+}
+
+impl Digest {
+    /// The digest of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes further bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.state.update(bytes);
+    }
+
+    /// The digest of all bytes so far, as [`digest`] gives it.
+    pub fn finish(&self) -> String {
+        format!("{:032x}", self.state.digest128())
+    }
+}

@@ -5,7 +5,8 @@
 
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
 use crate::monitor::Monitor;
 use crate::nearest::Element;
 
@@ -22,7 +23,9 @@ const CHUNK_LEN: usize = 1 << 15;
 const BATCH_LEN: usize = 1 << 20;
 
 /// Sums over the blocks of each motif.
-#[derive(Debug)]
+///
+/// They do not depend on how the blocks are divided into calls of [`add`](Self::add).
+#[derive(Clone, Debug)]
 pub struct Clusters {
     block_size: usize,
     /// Power of two that keeps sums and squares of huge values finite.
@@ -32,28 +35,77 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// Empty clusters, for finite blocks like the given ones.
-    pub fn new<T: Element>(motif_count: usize, block_size: usize, blocks: &[T]) -> Self {
-        let huge = T::largest_magnitude(blocks).is_none_or(|largest| largest > 2f64.powi(400));
-        Self {
+    /// Empty clusters, for blocks of values of at most that magnitude.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the block size is not within 1 to 4096 or there are no motifs.
+    pub fn new(motif_count: usize, block_size: usize, largest: f64) -> Result<Self> {
+        if !(1..=MAX_BLOCK_SIZE).contains(&block_size) || !(1..=MAX_MOTIFS).contains(&motif_count) {
+            return Err(Error::invalid_argument(format!(
+                "there can be no clusters of {motif_count} motifs of {block_size} values"
+            )));
+        }
+        let huge = largest > 2f64.powi(400);
+        Ok(Self {
             block_size,
             scale: if huge { 2f64.powi(-600) } else { 1.0 },
             rows: vec![0.0; motif_count * (block_size + 2)],
-        }
+        })
     }
 
-    /// Sums up the blocks by the motifs they belong to, anew.
+    /// Number of motifs.
+    pub fn motif_count(&self) -> usize {
+        self.rows.len() / (self.block_size + 2)
+    }
+
+    /// Values per block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Per motif: the sums of its blocks' values, their number, and their distortion; the first
+    /// and the last are scaled by a power of two if the blocks are huge.
+    pub fn rows(&self) -> &[f64] {
+        &self.rows
+    }
+
+    /// The rows, to be replaced by those of another that was made alike.
+    pub fn rows_mut(&mut self) -> &mut [f64] {
+        &mut self.rows
+    }
+
+    /// Forgets all blocks.
+    pub fn clear(&mut self) {
+        self.rows.fill(0.0);
+    }
+
+    /// Adds blocks (m, s) to the motifs (k, s) they belong to, given the index of each (m).
     ///
     /// # Errors
-    /// `Interrupted`, if cancelled.
-    pub fn gather<T: Element>(
+    /// `InvalidArgument` if the shapes do not fit or an index is out of range; `Interrupted`, if
+    /// cancelled.
+    pub fn add<T: Element>(
         &mut self,
         blocks: &[T],
         motifs: &[T],
         indices: &[u32],
         monitor: &Monitor,
     ) -> Result<()> {
-        self.rows.fill(0.0);
+        let (k, size) = (self.motif_count(), self.block_size);
+        if motifs.len() != k * size || blocks.len() != indices.len() * size {
+            return Err(Error::invalid_argument(format!(
+                "clusters of {k} motifs of {size} values cannot take {} values of {} blocks by \
+                 motifs of {} values",
+                blocks.len(),
+                indices.len(),
+                motifs.len()
+            )));
+        }
+        if let Some(index) = indices.par_iter().find_any(|&&index| index as usize >= k) {
+            return Err(Error::invalid_argument(format!(
+                "the index {index} is none of {k} motifs"
+            )));
+        }
         match self.block_size {
             2 => self.gather_sized::<T, 2>(blocks, motifs, indices, monitor),
             4 => self.gather_sized::<T, 4>(blocks, motifs, indices, monitor),
@@ -156,26 +208,31 @@ impl Clusters {
     }
 
     /// Moves motifs, except the first ones that are fixed, to the means of their blocks; returns
-    /// whether one changed.
-    pub fn move_motifs<T: Element>(&self, motifs: &mut [T], fixed: usize) -> bool {
-        let mut moved = false;
-        let rows = self.rows.chunks_exact(self.block_size + 2);
-        for (motif, row) in motifs
-            .chunks_exact_mut(self.block_size)
+    /// which of them changed. One without blocks stays where it is.
+    ///
+    /// # Panics
+    /// If there are not as many motifs as clusters.
+    pub fn move_motifs<T: Element>(&self, motifs: &mut [T], fixed: usize) -> Vec<bool> {
+        assert_eq!(motifs.len(), self.motif_count() * self.block_size);
+        let rows = self.rows.par_chunks_exact(self.block_size + 2);
+        motifs
+            .par_chunks_exact_mut(self.block_size)
             .zip(rows)
-            .skip(fixed)
-        {
-            let count = row[self.block_size];
-            if count == 0.0 {
-                continue;
-            }
-            for (value, sum) in motif.iter_mut().zip(row) {
-                let mean = T::from_f64(sum / count / self.scale);
-                moved |= mean != *value;
-                *value = mean;
-            }
-        }
-        moved
+            .enumerate()
+            .map(|(number, (motif, row))| {
+                let count = row[self.block_size];
+                if number < fixed || count == 0.0 {
+                    return false;
+                }
+                let mut moved = false;
+                for (value, sum) in motif.iter_mut().zip(row) {
+                    let mean = T::from_f64(sum / count / self.scale);
+                    moved |= mean != *value;
+                    *value = mean;
+                }
+                moved
+            })
+            .collect()
     }
 }
 
@@ -246,12 +303,57 @@ mod tests {
         let blocks: Vec<f32> = (0..m * size).map(|_| value()).collect();
         let motifs: Vec<f32> = (0..k * size).map(|_| value()).collect();
         let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
-        let mut one = Clusters::new(k, size, &blocks);
-        one.gather(&blocks, &motifs, &indices, &Monitor::new())
+        let clusters = || Clusters::new(k, size, 0.5).unwrap();
+        let mut one = clusters();
+        one.add(&blocks, &motifs, &indices, &Monitor::new())
             .unwrap();
-        let mut other = Clusters::new(k, size, &blocks);
+        let mut other = clusters();
         other.gather_in_place::<f32, 0>(&blocks, &motifs, &indices);
         assert!(one.rows.len() * size_of::<f64>() > CACHED_BYTES);
         assert_eq!(one.rows, other.rows);
+        let mut pieces = clusters();
+        let cuts = [0, 1, 40_000, 40_001, m];
+        for cut in cuts.windows(2) {
+            let (start, end) = (cut[0], cut[1]);
+            let blocks = &blocks[start * size..end * size];
+            let indices = &indices[start..end];
+            pieces
+                .add(blocks, &motifs, indices, &Monitor::new())
+                .unwrap();
+        }
+        assert_eq!(one.rows, pieces.rows);
+    }
+
+    #[test]
+    fn motifs_move_to_the_means_of_their_blocks() {
+        let mut clusters = Clusters::new(4, 2, 4.0).unwrap();
+        let mut motifs = [0.0f32, 0.0, 1.0, 1.0, 5.0, 5.0, 2.0, 3.0];
+        let blocks = [0.5, 0.5, 1.0, 2.0, 3.0, 4.0, 2.0, 3.0];
+        let monitor = Monitor::new();
+        clusters
+            .add(&blocks, &motifs, &[0, 1, 1, 3], &monitor)
+            .unwrap();
+        assert_eq!(clusters.distortion(), 0.5 + 1.0 + 4.0 + 9.0);
+        assert_eq!(
+            clusters.move_motifs(&mut motifs, 1),
+            [false, true, false, false]
+        );
+        assert_eq!(motifs, [0.0, 0.0, 2.0, 3.0, 5.0, 5.0, 2.0, 3.0]);
+        clusters.clear();
+        assert_eq!(clusters.distortion(), 0.0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        assert!(Clusters::new(0, 2, 1.0).is_err());
+        assert!(Clusters::new(1, 0, 1.0).is_err());
+        let mut clusters = Clusters::new(2, 1, 1.0).unwrap();
+        let mut add = |blocks: &[f32], motifs: &[f32], indices: &[u32]| {
+            clusters.add(blocks, motifs, indices, &Monitor::new())
+        };
+        assert!(add(&[1.0], &[1.0, 2.0], &[0]).is_ok());
+        assert!(add(&[1.0], &[1.0, 2.0], &[2]).is_err());
+        assert!(add(&[1.0], &[1.0], &[0]).is_err());
+        assert!(add(&[1.0], &[1.0, 2.0], &[0, 0]).is_err());
     }
 }

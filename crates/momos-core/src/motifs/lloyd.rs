@@ -3,7 +3,7 @@
 use super::clusters::Clusters;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::nearest::{Element, nearest_motifs};
+use crate::nearest::{Element, Expected, MotifSearch, Options, largest_block};
 
 /// What [`lloyd`] arrived at.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Refined<T> {
 /// by m for every search; there is one before the first iteration and one in each.
 ///
 /// # Errors
-/// As [`nearest_motifs`]; also `InvalidArgument` if `fixed_zero` is set and motif 0 is not zero.
+/// As [`nearest_motifs`](crate::nearest::nearest_motifs); also `InvalidArgument` if `fixed_zero` is set and motif 0 is not zero.
 pub fn lloyd<T: Element>(
     blocks: &[T],
     motifs: &[T],
@@ -37,7 +37,16 @@ pub fn lloyd<T: Element>(
     fixed_zero: bool,
     monitor: &Monitor,
 ) -> Result<Refined<T>> {
-    let mut indices = nearest_motifs(blocks, motifs, block_size, monitor)?;
+    let expected = Expected {
+        blocks: blocks.len() / block_size.max(1),
+        largest: largest_block(blocks, block_size)?,
+    };
+    let prepare = |motifs: &[T]| {
+        let motifs = motifs.to_vec();
+        MotifSearch::<T>::new(motifs, block_size, expected, Options::default(), monitor)
+    };
+    let mut motifs = motifs.to_vec();
+    let mut indices = prepare(&motifs)?.nearest(blocks, monitor)?;
     if fixed_zero
         && motifs[..block_size]
             .iter()
@@ -47,16 +56,17 @@ pub fn lloyd<T: Element>(
             "motif 0 must be the zero block if it is fixed",
         ));
     }
-    let mut motifs = motifs.to_vec();
-    let mut clusters = Clusters::new(motifs.len() / block_size, block_size, blocks);
-    clusters.gather(blocks, &motifs, &indices, monitor)?;
+    let mut clusters = Clusters::new(motifs.len() / block_size, block_size, expected.largest)?;
+    clusters.add(blocks, &motifs, &indices, monitor)?;
     let mut distortions = vec![clusters.distortion()];
     for _ in 0..iterations {
-        if !clusters.move_motifs(&mut motifs, usize::from(fixed_zero)) {
+        let moved = clusters.move_motifs(&mut motifs, usize::from(fixed_zero));
+        if !moved.contains(&true) {
             break;
         }
-        indices = nearest_motifs(blocks, &motifs, block_size, monitor)?;
-        clusters.gather(blocks, &motifs, &indices, monitor)?;
+        indices = prepare(&motifs)?.nearest_again(blocks, &indices, &moved, monitor)?;
+        clusters.clear();
+        clusters.add(blocks, &motifs, &indices, monitor)?;
         distortions.push(clusters.distortion());
     }
     Ok(Refined {

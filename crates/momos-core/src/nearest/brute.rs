@@ -19,7 +19,8 @@ use rayon::prelude::*;
 use super::element::Element;
 use super::leader::{ExactDistance, Leader, Leaders, Rivals};
 use super::margin::Margin;
-use super::problem::Problem;
+use super::problem::{MotifSet, Problem};
+use super::search::Search;
 use super::simd::{Isa, LANES, Simd, Work, dispatch};
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -34,22 +35,19 @@ const WORK_PER_CHECK: usize = 1 << 25;
 /// Coordinates of unused motifs: farther than any motif, yet with finite products.
 const FAR: f32 = (1u64 << 60) as f32;
 
-/// Finds the nearest motif of every block; `unique` are the motifs to search, without duplicates.
-///
-/// # Errors
-/// `Interrupted`, if cancelled.
-pub fn search<T: Element>(
-    problem: &Problem<'_, T>,
-    unique: &[u32],
-    isa: Isa,
-    monitor: &Monitor,
-    nearest: &mut [u32],
-) -> Result<()> {
-    let motifs = Motifs::pack(problem, unique);
-    match isa {
-        Isa::Avx512 => search_tiled::<T, 2, 8>(problem, &motifs, isa, monitor, nearest),
-        Isa::Avx2 => search_tiled::<T, 1, 4>(problem, &motifs, isa, monitor, nearest),
-        Isa::Portable => search_tiled::<T, 1, 2>(problem, &motifs, isa, monitor, nearest),
+impl<T: Element> Search<T> for Motifs {
+    fn search(
+        &self,
+        problem: &Problem<'_, T>,
+        isa: Isa,
+        monitor: &Monitor,
+        nearest: &mut [u32],
+    ) -> Result<()> {
+        match isa {
+            Isa::Avx512 => search_tiled::<T, 2, 8>(problem, self, isa, monitor, nearest),
+            Isa::Avx2 => search_tiled::<T, 1, 4>(problem, self, isa, monitor, nearest),
+            Isa::Portable => search_tiled::<T, 1, 2>(problem, self, isa, monitor, nearest),
+        }
     }
 }
 
@@ -61,7 +59,7 @@ fn search_tiled<T: Element, const VECTORS: usize, const TILE: usize>(
     nearest: &mut [u32],
 ) -> Result<()> {
     let group_len = VECTORS * LANES;
-    let exact = |block: usize, motif: u32| problem.distance(block, motif as usize);
+    let exact = |block: usize, motif: u32| problem.distance(block, motif);
     nearest
         .par_chunks_mut(group_len)
         .enumerate()
@@ -111,16 +109,13 @@ struct Chunk {
 }
 
 impl Motifs {
-    fn pack<T: Element>(problem: &Problem<'_, T>, unique: &[u32]) -> Self {
-        let block_size = problem.block_size();
-        let margin = Margin::new(block_size, problem.exact_in_f32());
-        let scaled = |motif: u32| {
-            let values = problem.motif(motif as usize).iter();
-            values.map(|value| value.scaled_to_f32(problem.scale()))
-        };
-        let mut by_norm: Vec<(f64, u32)> = unique
+    /// Lays out the motifs to search, which are all different.
+    pub fn pack<T: Element>(motifs: &MotifSet<'_, T>, candidates: &[u32]) -> Self {
+        let block_size = motifs.block_size();
+        let margin = Margin::new(block_size, motifs.exact_in_f32());
+        let mut by_norm: Vec<(f64, u32)> = candidates
             .par_iter()
-            .map(|&motif| (squared_norm(scaled(motif)), motif))
+            .map(|&motif| (squared_norm(motifs.scaled(motif)), motif))
             .collect();
         by_norm.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
 
@@ -132,7 +127,7 @@ impl Motifs {
         for (place, &(norm, motif)) in by_norm.iter().enumerate() {
             let (vector, lane) = (place / LANES, place % LANES);
             let rows = &mut coordinates[vector * block_size..][..block_size];
-            for (row, value) in rows.iter_mut().zip(scaled(motif)) {
+            for (row, value) in rows.iter_mut().zip(motifs.scaled(motif)) {
                 row[lane] = value;
             }
             half_norms[vector][lane] = (0.5 * norm) as f32;

@@ -18,7 +18,8 @@ use super::element::Element;
 use super::kdtree::{COORDINATE_BITS, KdTree, Node, Point, QUAD, Quad};
 use super::leader::{ExactDistance, Leaders, Rivals};
 use super::margin::Margin;
-use super::problem::Problem;
+use super::problem::{MotifSet, Problem};
+use super::search::Search;
 use super::simd::{Isa, LANES, Simd, Work, dispatch};
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -43,52 +44,55 @@ const GROUPS_PER_CHECK: usize = 32;
 /// Largest block size this search is compiled for.
 pub const MAX_BLOCK_SIZE: usize = 1 << COORDINATE_BITS;
 
-/// Finds the nearest motif of every block; `unique` are the motifs to search, without duplicates.
-///
-/// # Errors
-/// `Interrupted`, if cancelled.
-pub fn search<T: Element, const S: usize>(
-    problem: &Problem<'_, T>,
-    unique: &[u32],
-    isa: Isa,
-    monitor: &Monitor,
-    nearest: &mut [u32],
-) -> Result<()> {
-    const { assert!(S <= MAX_BLOCK_SIZE) };
-    let points: Vec<Point<S>> = unique
-        .par_iter()
-        .map(|&motif| Point {
-            position: scaled(problem.motif(motif as usize), problem.scale()),
-            motif,
-        })
-        .collect();
-    let largest_norm = points
-        .iter()
-        .map(|point| {
-            point
-                .position
-                .iter()
-                .map(|&z| f64::from(z) * f64::from(z))
-                .sum()
-        })
-        .fold(0.0, f64::max);
-    monitor.check()?;
-    let tree = Tree {
-        tree: KdTree::build(points, LEAF_LEN, monitor)?,
-        margin: Margin::new(S, problem.exact_in_f32()),
-        largest_norm,
-    };
-    for (batch, nearest) in nearest.chunks_mut(BATCH_LEN).enumerate() {
-        let first = batch * BATCH_LEN;
-        search_batch(problem, &tree, first, isa, monitor, nearest)?;
-    }
-    Ok(())
-}
-
-struct Tree<const S: usize> {
+/// The motifs in a tree.
+pub struct Tree<const S: usize> {
     tree: KdTree<S>,
     margin: Margin,
     largest_norm: f64,
+}
+
+impl<const S: usize> Tree<S> {
+    /// Builds the tree of the motifs to search, which are all different.
+    ///
+    /// # Errors
+    /// `Interrupted`, if cancelled.
+    pub fn build<T: Element>(
+        motifs: &MotifSet<'_, T>,
+        candidates: &[u32],
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        const { assert!(S <= MAX_BLOCK_SIZE) };
+        let points: Vec<Point<S>> = candidates
+            .par_iter()
+            .map(|&motif| Point {
+                position: scaled(motifs.motif(motif), motifs.scale()),
+                motif,
+            })
+            .collect();
+        let largest_norm = points.iter().map(Point::squared_norm).fold(0.0, f64::max);
+        monitor.check()?;
+        Ok(Self {
+            tree: KdTree::build(points, LEAF_LEN, monitor)?,
+            margin: Margin::new(S, motifs.exact_in_f32()),
+            largest_norm,
+        })
+    }
+}
+
+impl<T: Element, const S: usize> Search<T> for Tree<S> {
+    fn search(
+        &self,
+        problem: &Problem<'_, T>,
+        isa: Isa,
+        monitor: &Monitor,
+        nearest: &mut [u32],
+    ) -> Result<()> {
+        for (batch, nearest) in nearest.chunks_mut(BATCH_LEN).enumerate() {
+            let first = batch * BATCH_LEN;
+            search_batch(problem, self, first, isa, monitor, nearest)?;
+        }
+        Ok(())
+    }
 }
 
 fn scaled<T: Element, const S: usize>(values: &[T], scale: f64) -> [f32; S] {
@@ -136,7 +140,7 @@ fn search_batch<T: Element, const S: usize>(
     tasks(&chunks, &mut found, bucket_depth)
         .into_par_iter()
         .try_for_each_init(Scratch::default, |scratch, task| {
-            let exact = |block: usize, motif: u32| problem.distance(first + block, motif as usize);
+            let exact = |block: usize, motif: u32| problem.distance(first + block, motif);
             dispatch(
                 isa,
                 BucketSearch {

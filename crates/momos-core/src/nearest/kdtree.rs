@@ -33,6 +33,14 @@ pub struct Point<const S: usize> {
     pub motif: u32,
 }
 
+impl<const S: usize> Point<S> {
+    /// Its squared norm.
+    pub fn squared_norm(&self) -> f64 {
+        let values = self.position.iter();
+        values.map(|&z| f64::from(z) * f64::from(z)).sum()
+    }
+}
+
 /// Bounding boxes of sixteen children; unused ones are infinitely far from everything.
 #[derive(Clone, Debug)]
 #[repr(align(64))]

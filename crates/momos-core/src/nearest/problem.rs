@@ -1,5 +1,7 @@
 //! A checked search problem: its data, its scale and the exact distance that decides.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::element::Element;
@@ -13,64 +15,55 @@ const LARGEST_EXPONENT: i32 = 50;
 /// Values per task where the data is scanned.
 const SCAN_LEN: usize = 1 << 18;
 
-/// Blocks and motifs that were found finite and of fitting shapes.
-#[derive(Clone, Copy, Debug)]
-pub struct Problem<'a, T> {
-    blocks: &'a [T],
-    motifs: &'a [T],
+/// Motifs that were found finite and of a fitting shape, and how all data is scaled.
+#[derive(Clone, Debug)]
+pub struct MotifSet<'a, T: Clone> {
+    values: Cow<'a, [T]>,
     block_size: usize,
+    largest: f64,
     scale: f64,
     exact_in_f32: bool,
 }
 
-impl<'a, T: Element> Problem<'a, T> {
-    /// Checks shapes and values.
+impl<'a, T: Element> MotifSet<'a, T> {
+    /// Checks the motifs, to be searched for blocks whose values are at most `largest_block`.
     ///
     /// # Errors
-    /// `InvalidArgument` if the block size or the number of motifs is out of range, if a length is
-    /// no multiple of the block size, or if a value is NaN or infinite.
-    pub fn new(blocks: &'a [T], motifs: &'a [T], block_size: usize) -> Result<Self> {
-        check_shapes(blocks.len(), motifs.len(), block_size)?;
-        let largest = largest_magnitude("motifs", motifs, block_size)?
-            .max(largest_magnitude("blocks", blocks, block_size)?);
+    /// `InvalidArgument` if the block size or the number of motifs is out of range, if the length
+    /// is no multiple of the block size, or if a value is NaN or infinite.
+    pub fn new(values: Cow<'a, [T]>, block_size: usize, largest_block: f64) -> Result<Self> {
+        check_motifs(values.len(), block_size)?;
+        let largest = largest_magnitude("motifs", &values, block_size)?.max(largest_block);
         let (lowest, highest) = T::SCALE_EXPONENTS;
         let exponent = (LARGEST_EXPONENT - exponent(largest)).clamp(lowest, highest);
         Ok(Self {
-            blocks,
-            motifs,
+            values,
             block_size,
+            largest,
             scale: power_of_two(exponent),
             // Scaling down may push small float32 values into underflow.
             exact_in_f32: T::FITS_F32 && exponent >= 0,
         })
     }
 
-    /// Number of blocks.
-    pub fn block_count(&self) -> usize {
-        self.blocks.len() / self.block_size
-    }
-
     /// Number of motifs.
-    pub fn motif_count(&self) -> usize {
-        self.motifs.len() / self.block_size
+    pub fn len(&self) -> usize {
+        self.values.len() / self.block_size
     }
 
-    /// Values per block.
+    /// Values per motif.
+    #[inline(always)]
     pub fn block_size(&self) -> usize {
         self.block_size
     }
 
-    /// All blocks, row after row.
-    pub fn blocks(&self) -> &'a [T] {
-        self.blocks
-    }
-
     /// All motifs, row after row.
-    pub fn motifs(&self) -> &'a [T] {
-        self.motifs
+    pub fn values(&self) -> &[T] {
+        &self.values
     }
 
     /// Power of two that brings all values into the range the kernels count on.
+    #[inline(always)]
     pub fn scale(&self) -> f64 {
         self.scale
     }
@@ -80,59 +73,141 @@ impl<'a, T: Element> Problem<'a, T> {
         self.exact_in_f32
     }
 
+    /// One motif.
+    #[inline(always)]
+    pub fn motif(&self, index: u32) -> &[T] {
+        &self.values[index as usize * self.block_size..][..self.block_size]
+    }
+
+    /// One motif, scaled and rounded to float32.
+    #[inline(always)]
+    pub fn scaled(&self, index: u32) -> impl Iterator<Item = f32> {
+        let values = self.motif(index).iter();
+        values.map(|value| value.scaled_to_f32(self.scale))
+    }
+}
+
+/// Blocks that were found finite and of a fitting shape, and the motifs to search for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a, T: Clone> {
+    blocks: &'a [T],
+    motifs: &'a MotifSet<'a, T>,
+}
+
+impl<'a, T: Element> Problem<'a, T> {
+    /// Checks shapes and values.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the length is no multiple of the block size, or if a value is NaN,
+    /// infinite or larger than was announced.
+    pub fn new(blocks: &'a [T], motifs: &'a MotifSet<'a, T>) -> Result<Self> {
+        check_blocks(blocks.len(), motifs.block_size)?;
+        let largest = largest_magnitude("blocks", blocks, motifs.block_size)?;
+        if largest > motifs.largest {
+            return Err(Error::invalid_argument(format!(
+                "blocks hold a value of {largest:e}, but at most {:e} was announced",
+                motifs.largest
+            )));
+        }
+        Ok(Self { blocks, motifs })
+    }
+
+    /// The same search for some of the blocks.
+    pub fn with_blocks<'b>(&'b self, blocks: &'b [T]) -> Problem<'b, T> {
+        Problem {
+            blocks,
+            motifs: self.motifs,
+        }
+    }
+
+    /// Number of blocks.
+    pub fn block_count(&self) -> usize {
+        self.blocks.len() / self.motifs.block_size
+    }
+
+    /// Values per block.
+    #[inline(always)]
+    pub fn block_size(&self) -> usize {
+        self.motifs.block_size
+    }
+
+    /// All blocks, row after row.
+    pub fn blocks(&self) -> &'a [T] {
+        self.blocks
+    }
+
+    /// Power of two that brings all values into the range the kernels count on.
+    #[inline(always)]
+    pub fn scale(&self) -> f64 {
+        self.motifs.scale
+    }
+
     /// One block.
     #[inline(always)]
     pub fn block(&self, index: usize) -> &'a [T] {
-        &self.blocks[index * self.block_size..][..self.block_size]
-    }
-
-    /// One motif.
-    #[inline(always)]
-    pub fn motif(&self, index: usize) -> &'a [T] {
-        &self.motifs[index * self.block_size..][..self.block_size]
+        &self.blocks[index * self.block_size()..][..self.block_size()]
     }
 
     /// The squared distance that decides: float64, scaled, summed from the first value to the
     /// last with separate multiplications and additions.
-    pub fn distance(&self, block: usize, motif: usize) -> f64 {
+    pub fn distance(&self, block: usize, motif: u32) -> f64 {
+        let scale = self.scale();
         let mut sum = 0.0;
-        for (x, z) in self.block(block).iter().zip(self.motif(motif)) {
-            let difference = x.to_f64() * self.scale - z.to_f64() * self.scale;
+        for (x, z) in self.block(block).iter().zip(self.motifs.motif(motif)) {
+            let difference = x.to_f64() * scale - z.to_f64() * scale;
             sum += difference * difference;
         }
         sum
     }
 }
 
-fn check_shapes(blocks_len: usize, motifs_len: usize, block_size: usize) -> Result<()> {
-    if !(1..=MAX_BLOCK_SIZE).contains(&block_size) {
-        return Err(Error::invalid_argument(format!(
-            "block size must be from 1 to {MAX_BLOCK_SIZE}, not {block_size}"
-        )));
+/// Largest magnitude of blocks.
+///
+/// # Errors
+/// `InvalidArgument`, naming the row, if a value is NaN or infinite.
+pub fn largest_block<T: Element>(blocks: &[T], block_size: usize) -> Result<f64> {
+    check_block_size(block_size)?;
+    largest_magnitude("blocks", blocks, block_size)
+}
+
+fn check_block_size(block_size: usize) -> Result<()> {
+    if (1..=MAX_BLOCK_SIZE).contains(&block_size) {
+        return Ok(());
     }
-    for (name, len) in [("blocks", blocks_len), ("motifs", motifs_len)] {
-        if len % block_size != 0 {
-            return Err(Error::invalid_argument(format!(
-                "{name} have {len} values, which is no multiple of the block size {block_size}"
-            )));
-        }
+    Err(Error::invalid_argument(format!(
+        "block size must be from 1 to {MAX_BLOCK_SIZE}, not {block_size}"
+    )))
+}
+
+fn check_multiple(name: &str, len: usize, block_size: usize) -> Result<()> {
+    check_block_size(block_size)?;
+    if len.is_multiple_of(block_size) {
+        return Ok(());
     }
-    if motifs_len == 0 {
-        return Err(Error::invalid_argument("there must be at least one motif"));
+    Err(Error::invalid_argument(format!(
+        "{name} have {len} values, which is no multiple of the block size {block_size}"
+    )))
+}
+
+fn check_motifs(len: usize, block_size: usize) -> Result<()> {
+    check_multiple("motifs", len, block_size)?;
+    match len / block_size {
+        0 => Err(Error::invalid_argument("there must be at least one motif")),
+        count if count > MAX_MOTIFS => Err(Error::invalid_argument(format!(
+            "{count} motifs are more than {MAX_MOTIFS}"
+        ))),
+        _ => Ok(()),
     }
-    if motifs_len / block_size > MAX_MOTIFS {
-        return Err(Error::invalid_argument(format!(
-            "{} motifs are more than {MAX_MOTIFS}",
-            motifs_len / block_size
-        )));
+}
+
+fn check_blocks(len: usize, block_size: usize) -> Result<()> {
+    check_multiple("blocks", len, block_size)?;
+    match len / block_size {
+        count if count > MAX_BLOCKS => Err(Error::invalid_argument(format!(
+            "{count} blocks are more than {MAX_BLOCKS}"
+        ))),
+        _ => Ok(()),
     }
-    if blocks_len / block_size > MAX_BLOCKS {
-        return Err(Error::invalid_argument(format!(
-            "{} blocks are more than {MAX_BLOCKS}",
-            blocks_len / block_size
-        )));
-    }
-    Ok(())
 }
 
 /// Largest magnitude of the values.
@@ -167,42 +242,51 @@ fn power_of_two(exponent: i32) -> f64 {
 mod tests {
     use super::*;
 
+    fn set<T: Element>(motifs: &[T], block_size: usize, largest: f64) -> MotifSet<'_, T> {
+        MotifSet::new(Cow::Borrowed(motifs), block_size, largest).unwrap()
+    }
+
     #[test]
     fn scaling_is_a_power_of_two_that_brings_the_largest_value_into_range() {
-        let problem = Problem::new(&[3.0f64, -1e300], &[2.0, 1.0], 2).unwrap();
-        assert!((2f64.powi(50)..2f64.powi(51)).contains(&(1e300 * problem.scale())));
-        assert_eq!(problem.scale(), 2f64.powi(problem.scale().log2() as i32));
-        assert!(!problem.exact_in_f32());
-        assert!(Problem::new(&[1.0f32], &[1.0], 1).unwrap().exact_in_f32());
-        assert!(!Problem::new(&[1e38f32], &[1.0], 1).unwrap().exact_in_f32());
-        assert_eq!(
-            Problem::new(&[0.0f32], &[0.0], 1).unwrap().distance(0, 0),
-            0.0
-        );
+        let motifs = set(&[2.0f64, 1.0], 2, 1e300);
+        assert!((2f64.powi(50)..2f64.powi(51)).contains(&(1e300 * motifs.scale())));
+        assert_eq!(motifs.scale(), 2f64.powi(motifs.scale().log2() as i32));
+        assert!(!motifs.exact_in_f32());
+        assert!(set(&[1.0f32], 1, 1.0).exact_in_f32());
+        assert!(!set(&[1.0f32], 1, 1e38).exact_in_f32());
+        let zero = set(&[0.0f32], 1, 0.0);
+        assert_eq!(Problem::new(&[0.0], &zero).unwrap().distance(0, 0), 0.0);
     }
 
     #[test]
     fn subnormal_differences_have_a_distance() {
         let (block, motif) = ([f64::from_bits(1)], [f64::from_bits(2)]);
-        let problem = Problem::new(&block, &motif, 1).unwrap();
-        assert!(problem.distance(0, 0) > 0.0);
+        let motifs = set(&motif, 1, block[0]);
+        assert!(Problem::new(&block, &motifs).unwrap().distance(0, 0) > 0.0);
     }
 
     #[test]
     fn bad_input_is_named() {
         let message = |blocks: &[f32], motifs: &[f32], size| {
-            Problem::new(blocks, motifs, size)
-                .unwrap_err()
-                .message()
-                .to_owned()
+            let motifs = MotifSet::new(Cow::Borrowed(motifs), size, 1.0);
+            let result = motifs.and_then(|motifs| Problem::new(blocks, &motifs).map(|_| ()));
+            result.unwrap_err().message().to_owned()
         };
         assert!(message(&[1.0], &[1.0], 0).contains("block size"));
         assert!(message(&[1.0], &[1.0], 4097).contains("4096"));
         assert!(message(&[1.0; 3], &[1.0; 2], 2).contains("blocks have 3 values"));
         assert!(message(&[1.0; 2], &[1.0; 3], 2).contains("motifs have 3 values"));
         assert!(message(&[1.0], &[], 1).contains("at least one motif"));
+        assert!(message(&[2.0], &[1.0], 1).contains("at most 1e0 was announced"));
         let nan = [0.0, 0.0, 0.0, f32::NAN];
         assert!(message(&nan, &[1.0; 2], 2).contains("blocks must be finite, but row 1"));
         assert!(message(&[1.0; 2], &nan, 2).contains("motifs must be finite, but row 1"));
+        assert!(
+            largest_block(&nan, 2)
+                .unwrap_err()
+                .message()
+                .contains("row 1")
+        );
+        assert_eq!(largest_block(&[1.0, -3.0f32], 2).unwrap(), 3.0);
     }
 }

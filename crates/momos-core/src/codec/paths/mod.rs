@@ -14,9 +14,11 @@
 pub mod contexts;
 pub mod mixing;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use self::contexts::Choice;
+use self::contexts::{Choice, TRIAL_BLOCKS};
 use self::mixing::{Geometry, MixingModel};
 use super::chunks::{self, ends_early};
 use super::fixed_width;
@@ -64,33 +66,92 @@ pub fn encode(
 ) -> Result<Vec<u8>> {
     check_indices(places, tree.motifs())?;
     if fixed_width::size(places.len(), tree.motifs()) > 0 {
-        let (mut stream, chunks) = match effort {
-            Effort::Default => {
-                let choice = Choice::for_blocks(places, tree);
-                let chunks = encode_chunks(places, BLOCKS_PER_PATH_CHUNK, |places| {
-                    contexts::encode_chunk(places, tree, choice, monitor)
-                })?;
-                (vec![CONTEXTS, choice.levels, choice.own_after], chunks)
-            }
-            Effort::Best => {
-                let row_blocks = u32::try_from(row_blocks).unwrap_or(0);
-                let geometry = Geometry::new(tree);
-                let per_chunk = blocks_per_mixing_chunk(row_blocks);
-                let chunks = encode_chunks(places, per_chunk, |places| {
-                    MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
-                        .encode(places, monitor)
-                })?;
-                let mut stream = vec![MIXING];
-                stream.extend_from_slice(&row_blocks.to_le_bytes());
-                (stream, chunks)
-            }
-        };
-        chunks::join(&mut stream, &chunks);
+        let coding = Coding::new(&places[trial(places.len())], tree, row_blocks, effort);
+        let mut stream = coding.head();
+        chunks::join(&mut stream, &coding.encode(places, tree, monitor)?);
         if stream.len() < worst_case(places.len(), tree.motifs()) {
             return Ok(stream);
         }
     }
     Ok(encode_fixed_width(places, tree.motifs()))
+}
+
+/// Which of a tensor's blocks show how to code it.
+pub fn trial(blocks: usize) -> Range<usize> {
+    let start = (blocks - blocks.min(TRIAL_BLOCKS)) / 2;
+    start..blocks.min(start + TRIAL_BLOCKS)
+}
+
+/// How the places of a tensor are coded, chosen once for all its chunks.
+///
+/// A stream is the [`head`](Self::head), the lengths of the chunks but the last, and the chunks,
+/// each of [`blocks_per_chunk`](Self::blocks_per_chunk) blocks: they may be made piece by piece.
+/// It is to be used if it is shorter than the [`worst_case`]; otherwise places have a fixed width.
+#[derive(Clone, Copy, Debug)]
+pub enum Coding {
+    /// Codec 2.
+    Contexts(Choice),
+    /// Codec 3, with the blocks in a row.
+    Mixing(u32),
+}
+
+impl Coding {
+    /// A good choice for a tensor, by its blocks of [`trial`]; the other arguments are those of
+    /// [`encode`].
+    pub fn new(trial: &[u32], tree: &MotifTree, row_blocks: usize, effort: Effort) -> Self {
+        match effort {
+            Effort::Default => Self::Contexts(Choice::for_blocks(trial, tree)),
+            Effort::Best => Self::Mixing(u32::try_from(row_blocks).unwrap_or(0)),
+        }
+    }
+
+    /// What a stream begins with.
+    pub fn head(self) -> Vec<u8> {
+        match self {
+            Self::Contexts(choice) => vec![CONTEXTS, choice.levels, choice.own_after],
+            Self::Mixing(row_blocks) => {
+                let mut head = vec![MIXING];
+                head.extend_from_slice(&row_blocks.to_le_bytes());
+                head
+            }
+        }
+    }
+
+    /// Blocks of every chunk but the last.
+    pub fn blocks_per_chunk(self) -> usize {
+        match self {
+            Self::Contexts(_) => BLOCKS_PER_PATH_CHUNK,
+            Self::Mixing(row_blocks) => blocks_per_mixing_chunk(row_blocks),
+        }
+    }
+
+    /// The chunks of places, which must be below the number of motifs.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by blocks.
+    pub fn encode(
+        self,
+        places: &[u32],
+        tree: &MotifTree,
+        monitor: &Monitor,
+    ) -> Result<Vec<Vec<u8>>> {
+        let chunks = places.par_chunks(self.blocks_per_chunk());
+        match self {
+            Self::Contexts(choice) => chunks
+                .map(|places| contexts::encode_chunk(places, tree, choice, monitor))
+                .collect(),
+            Self::Mixing(row_blocks) => {
+                let geometry = Geometry::new(tree);
+                let row_blocks = row_blocks as usize;
+                chunks
+                    .map(|places| {
+                        MixingModel::new(tree, &geometry, row_blocks, Level::best())
+                            .encode(places, monitor)
+                    })
+                    .collect()
+            }
+        }
+    }
 }
 
 /// Blocks of a chunk of [`mixing`]: whole rows, if they are not too long.
@@ -150,14 +211,6 @@ pub fn decode(
         }
         other => Err(unknown_codec(other)),
     }
-}
-
-fn encode_chunks(
-    places: &[u32],
-    blocks_per_chunk: usize,
-    encode: impl Fn(&[u32]) -> Result<Vec<u8>> + Send + Sync,
-) -> Result<Vec<Vec<u8>>> {
-    places.par_chunks(blocks_per_chunk).map(encode).collect()
 }
 
 fn decode_chunks(

@@ -1,0 +1,384 @@
+//! Motifs made ready to be searched, and what a search runs.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use rayon::prelude::*;
+
+use super::cost::{self, Kernel, Plan};
+use super::element::Element;
+use super::problem::{MotifSet, Problem};
+use super::row_set::{Equality, RowSet};
+use super::simd::Isa;
+use super::{brute, group_tree};
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+
+/// Blocks looked at to find out whether many are equal.
+const SAMPLED_BLOCKS: usize = 1 << 10;
+
+/// Rows put into a hash table between two looks at the monitor.
+const ROWS_PER_CHECK: usize = 1 << 14;
+
+/// If more of the motifs have moved, all are searched.
+const FEW_MOVED: f64 = 0.5;
+
+/// Motifs laid out for a kernel.
+pub trait Search<T: Element>: Send + Sync {
+    /// Finds the nearest motif of every block.
+    ///
+    /// # Errors
+    /// `Interrupted`, if cancelled.
+    fn search(
+        &self,
+        problem: &Problem<'_, T>,
+        isa: Isa,
+        monitor: &Monitor,
+        nearest: &mut [u32],
+    ) -> Result<()>;
+}
+
+/// What to run instead of the cost model's choice; for tests and benchmarks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How to search.
+    pub kernel: Option<Kernel>,
+    /// With which instructions.
+    pub isa: Option<Isa>,
+}
+
+/// What is known of the blocks before they are searched.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// How many there are in all; the cost model's guide.
+    pub blocks: usize,
+    /// No value has a larger magnitude.
+    pub largest: f64,
+}
+
+/// Motifs made ready to be searched, any number of times.
+pub struct MotifSearch<'a, T: Element> {
+    motifs: MotifSet<'a, T>,
+    plan: Plan,
+    prepared: Prepared<T>,
+}
+
+enum Prepared<T> {
+    /// All motifs are equal to this one.
+    Constant(u32),
+    Kernel(Box<dyn Search<T>>),
+}
+
+impl<T: Element> fmt::Debug for MotifSearch<'_, T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MotifSearch")
+            .field("motifs", &self.motifs.len())
+            .field("block_size", &self.motifs.block_size())
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Element> MotifSearch<'a, T> {
+    /// Prepares motifs (k, s), row-major with s = `block_size`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if s is not within 1 to 4096, the length is no multiple of s, there is
+    /// no motif, a value is NaN or infinite, the kernel is not made for the block size or the
+    /// processor lacks the instructions; `Interrupted` if the monitor was cancelled.
+    pub fn new(
+        motifs: impl Into<Cow<'a, [T]>>,
+        block_size: usize,
+        expected: Expected,
+        options: Options,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        let motifs = MotifSet::new(motifs.into(), block_size, expected.largest)?;
+        let candidates = different_motifs(&motifs, monitor)?;
+        Self::of_candidates(motifs, &candidates, expected.blocks, options, monitor)
+    }
+
+    fn of_candidates(
+        motifs: MotifSet<'a, T>,
+        candidates: &[u32],
+        blocks: usize,
+        options: Options,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        let isa = checked_isa(options.isa)?;
+        let block_size = motifs.block_size();
+        let kernel = match options.kernel {
+            None => cost::cheapest(blocks, candidates.len(), block_size, isa),
+            Some(kernel) if kernel.supports(block_size) => kernel,
+            Some(kernel) => {
+                return Err(Error::invalid_argument(format!(
+                    "kernel {} is not made for blocks of {block_size} values",
+                    kernel.name()
+                )));
+            }
+        };
+        let prepared = match candidates {
+            [only] => Prepared::Constant(*only),
+            _ => Prepared::Kernel(prepare(kernel, &motifs, candidates, monitor)?),
+        };
+        Ok(Self {
+            motifs,
+            plan: Plan { kernel, isa },
+            prepared,
+        })
+    }
+
+    /// What a search runs.
+    pub fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// Values per motif.
+    pub fn block_size(&self) -> usize {
+        self.motifs.block_size()
+    }
+
+    /// Number of motifs.
+    pub fn motif_count(&self) -> usize {
+        self.motifs.len()
+    }
+
+    /// The index of the nearest motif for every block; see the [module](super) for the contract.
+    ///
+    /// `blocks` (m, s) are row-major. The monitor advances by m in all.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the length is no multiple of s, or a value is NaN, infinite or larger
+    /// than was announced; `Interrupted` if the monitor was cancelled.
+    pub fn nearest(&self, blocks: &[T], monitor: &Monitor) -> Result<Vec<u32>> {
+        let problem = Problem::new(blocks, &self.motifs)?;
+        let mut nearest = vec![0; problem.block_count()];
+        self.find(&problem, monitor, &mut nearest)?;
+        Ok(nearest)
+    }
+
+    /// As [`nearest`](Self::nearest), but a block whose motif has not moved is compared only with
+    /// motifs that have.
+    ///
+    /// `previous` (m) are the nearest motifs before some of them moved, those with `moved` (k) set.
+    ///
+    /// # Errors
+    /// As [`nearest`](Self::nearest); also `InvalidArgument` if the lengths differ or a previous
+    /// index is out of range.
+    pub fn nearest_again(
+        &self,
+        blocks: &[T],
+        previous: &[u32],
+        moved: &[bool],
+        monitor: &Monitor,
+    ) -> Result<Vec<u32>> {
+        let problem = Problem::new(blocks, &self.motifs)?;
+        self.check_previous(&problem, previous, moved)?;
+        let moved_motifs: Vec<u32> = (0..moved.len() as u32)
+            .filter(|&motif| moved[motif as usize])
+            .collect();
+        if moved_motifs.is_empty() {
+            monitor.advance(previous.len() as u64);
+            return Ok(previous.to_vec());
+        }
+        if moved_motifs.len() as f64 > FEW_MOVED * moved.len() as f64 {
+            let mut nearest = vec![0; previous.len()];
+            self.find(&problem, monitor, &mut nearest)?;
+            return Ok(nearest);
+        }
+        let (stayed, left): (Vec<usize>, Vec<usize>) =
+            (0..previous.len()).partition(|&block| !moved[previous[block] as usize]);
+        let mut nearest = previous.to_vec();
+
+        let mut found = vec![0; left.len()];
+        let rows = rows_of(&problem, &left);
+        self.find(&problem.with_blocks(&rows), monitor, &mut found)?;
+        for (block, motif) in left.into_iter().zip(found) {
+            nearest[block] = motif;
+        }
+
+        let rows = rows_of(&problem, &stayed);
+        let some = Self::of_candidates(
+            self.motifs.clone(),
+            &moved_motifs,
+            stayed.len(),
+            Options {
+                kernel: None,
+                isa: Some(self.plan.isa),
+            },
+            monitor,
+        )?;
+        let mut found = vec![0; stayed.len()];
+        some.find(&problem.with_blocks(&rows), monitor, &mut found)?;
+        for (block, motif) in stayed.into_iter().zip(found) {
+            let rival = (problem.distance(block, motif), motif);
+            let old = nearest[block];
+            if rival < (problem.distance(block, old), old) {
+                nearest[block] = motif;
+            }
+        }
+        Ok(nearest)
+    }
+
+    fn check_previous(
+        &self,
+        problem: &Problem<'_, T>,
+        previous: &[u32],
+        moved: &[bool],
+    ) -> Result<()> {
+        let (m, k) = (problem.block_count(), self.motifs.len());
+        if previous.len() != m || moved.len() != k {
+            return Err(Error::invalid_argument(format!(
+                "{m} blocks and {k} motifs need as many previous indices and marks of what moved, \
+                 not {} and {}",
+                previous.len(),
+                moved.len()
+            )));
+        }
+        match previous.iter().find(|&&motif| motif as usize >= k) {
+            Some(motif) => Err(Error::invalid_argument(format!(
+                "the previous index {motif} is none of {k} motifs"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn find(&self, problem: &Problem<'_, T>, monitor: &Monitor, nearest: &mut [u32]) -> Result<()> {
+        match &self.prepared {
+            Prepared::Constant(only) => {
+                monitor.advance(nearest.len() as u64);
+                nearest.fill(*only);
+                Ok(())
+            }
+            Prepared::Kernel(kernel) => {
+                if self.plan.kernel != Kernel::GroupTree
+                    && has_many_equal_blocks(problem)
+                    && self.find_distinct(kernel.as_ref(), problem, monitor, nearest)?
+                {
+                    return Ok(());
+                }
+                kernel.search(problem, self.plan.isa, monitor, nearest)
+            }
+        }
+    }
+
+    /// Searches every distinct block once, or gives up if there are too many.
+    fn find_distinct(
+        &self,
+        kernel: &dyn Search<T>,
+        problem: &Problem<'_, T>,
+        monitor: &Monitor,
+        nearest: &mut [u32],
+    ) -> Result<bool> {
+        let m = problem.block_count();
+        let limit = (m / 4 * 3).min(u32::MAX as usize - 1);
+        let mut set = RowSet::new(problem.block_size(), Equality::Numbers);
+        let numbers = number_rows(&mut set, problem.blocks(), m, limit, monitor)?;
+        if set.first().len() > limit {
+            return Ok(false);
+        }
+        let distinct = rows_of(problem, set.first());
+        let mut found = vec![0; set.first().len()];
+        let smaller = problem.with_blocks(&distinct);
+        kernel.search(&smaller, self.plan.isa, monitor, &mut found)?;
+        monitor.advance((m - found.len()) as u64);
+        nearest
+            .par_iter_mut()
+            .zip(numbers)
+            .for_each(|(nearest, number)| *nearest = found[number as usize]);
+        Ok(true)
+    }
+}
+
+fn prepare<T: Element>(
+    kernel: Kernel,
+    motifs: &MotifSet<'_, T>,
+    candidates: &[u32],
+    monitor: &Monitor,
+) -> Result<Box<dyn Search<T>>> {
+    fn tree<T: Element, const S: usize>(
+        motifs: &MotifSet<'_, T>,
+        candidates: &[u32],
+        monitor: &Monitor,
+    ) -> Result<Box<dyn Search<T>>> {
+        let tree = group_tree::Tree::<S>::build(motifs, candidates, monitor)?;
+        Ok(Box::new(tree))
+    }
+    match (kernel, motifs.block_size()) {
+        (Kernel::GroupTree, 1) => tree::<T, 1>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 2) => tree::<T, 2>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 3) => tree::<T, 3>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 4) => tree::<T, 4>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 5) => tree::<T, 5>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 6) => tree::<T, 6>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 7) => tree::<T, 7>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 8) => tree::<T, 8>(motifs, candidates, monitor),
+        _ => Ok(Box::new(brute::Motifs::pack(motifs, candidates))),
+    }
+}
+
+fn checked_isa(wanted: Option<Isa>) -> Result<Isa> {
+    match wanted {
+        None => Ok(Isa::best()),
+        Some(isa) if isa.is_available() => Ok(isa),
+        Some(isa) => Err(Error::invalid_argument(format!(
+            "this processor does not have {}",
+            isa.name()
+        ))),
+    }
+}
+
+fn rows_of<T: Element>(problem: &Problem<'_, T>, blocks: &[usize]) -> Vec<T> {
+    let mut rows = Vec::with_capacity(blocks.len() * problem.block_size());
+    for &block in blocks {
+        rows.extend_from_slice(problem.block(block));
+    }
+    rows
+}
+
+/// Numbers the first `count` rows, or fewer if more than `limit` are different.
+fn number_rows<T: Element>(
+    set: &mut RowSet,
+    rows: &[T],
+    count: usize,
+    limit: usize,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for start in (0..count).step_by(ROWS_PER_CHECK) {
+        monitor.check()?;
+        let end = (start + ROWS_PER_CHECK).min(count);
+        set.insert(rows, start..end, limit, &mut numbers);
+        if set.first().len() > limit {
+            break;
+        }
+    }
+    Ok(numbers)
+}
+
+/// The lowest index of every motif among its equals, ascending.
+fn different_motifs<T: Element>(motifs: &MotifSet<'_, T>, monitor: &Monitor) -> Result<Vec<u32>> {
+    let count = motifs.len();
+    let mut set = RowSet::new(motifs.block_size(), Equality::Numbers);
+    number_rows(&mut set, motifs.values(), count, count, monitor)?;
+    let first = set.into_first().into_iter();
+    Ok(first.map(|motif| motif as u32).collect())
+}
+
+/// Whether a sample suggests that searching every distinct block once is worth finding them.
+fn has_many_equal_blocks<T: Element>(problem: &Problem<'_, T>) -> bool {
+    let m = problem.block_count();
+    if m < 4 * SAMPLED_BLOCKS {
+        return false;
+    }
+    let mut set = RowSet::new(problem.block_size(), Equality::Numbers);
+    let mut numbers = Vec::new();
+    for sample in 0..SAMPLED_BLOCKS {
+        // Not evenly spaced: the blocks may be periodic.
+        let offset = (sample * 0x9e37_79b9) % (m / SAMPLED_BLOCKS);
+        let block = sample * (m / SAMPLED_BLOCKS) + offset;
+        set.insert(problem.blocks(), block..block + 1, m, &mut numbers);
+    }
+    set.first().len() < SAMPLED_BLOCKS * 3 / 4
+}
