@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.files import replacing
 
 from .model import Checkpoint
+from .pieces import PIECE_BYTES, Pieces
 from .safetensors_file import write_safetensors
 
 __all__ = ["WRITABLE_SUFFIXES", "check_suffix", "write"]
@@ -21,7 +21,14 @@ WRITABLE_SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
 """The suffixes that choose the format written."""
 
 
-def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
+def write(
+    path: str | os.PathLike[str],
+    checkpoint: Checkpoint,
+    *,
+    overwrite: bool = False,
+    piece_bytes: int = PIECE_BYTES,
+    progress: Callable[[int], object] | None = None,
+) -> None:
     """Writes a checkpoint in the format that the suffix asks for.
 
     ``.pt``, ``.pth``, ``.bin`` and ``.ckpt`` are PyTorch's: a dictionary of tensors in order, tied
@@ -32,6 +39,9 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
         path: The file to write; it appears only once it is complete.
         checkpoint: What to write.
         overwrite: Whether an existing file may be replaced.
+        piece_bytes: Most bytes of a tensor in memory at once, where it can be read in pieces; does
+            not change the file.
+        progress: Called with the bytes read so far.
 
     Raises:
         InvalidArgumentError: If the suffix is none of these, or the format cannot hold a tensor.
@@ -40,10 +50,13 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
     target = Path(path)
     check_suffix(target)
     with replacing(target, overwrite=overwrite) as file:
+        pieces = Pieces(checkpoint, piece_bytes, progress=progress)
         if target.suffix.lower() in _TORCH_SUFFIXES:
-            _write_torch(file, checkpoint)
+            from .torch_writer import write_torch
+
+            write_torch(file, checkpoint, pieces)
         else:
-            write_safetensors(file, checkpoint)
+            write_safetensors(file, checkpoint, pieces)
 
 
 def check_suffix(path: Path) -> None:
@@ -55,13 +68,3 @@ def check_suffix(path: Path) -> None:
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         choices = ", ".join(WRITABLE_SUFFIXES)
         raise InvalidArgumentError(f"{path} must end in one of {choices}, which choose the format")
-
-
-def _write_torch(file: BinaryIO, checkpoint: Checkpoint) -> None:
-    import torch
-
-    from .tensors import to_state_dict
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls rare element types experimental
-        torch.save(to_state_dict(checkpoint, copy=False), file)
