@@ -81,7 +81,7 @@ def test_grids_of_several_chunks(transposed: bool) -> None:
     grid = _core.quantise_to_grid(values.view(np.uint8), "F32", geometry, 0.5)
     stream = grid.encode()
     record = BaseRecord("F32", values.size)
-    parts = open_parts("grid", record, lambda: stream, _no_name, _no_motifs, 1)
+    parts = open_parts("grid", record, lambda: stream, _no_name, _no_motifs, lambda: 2, 1)
     whole = grid.to_bytes("F32")
     for start, stop in ((0, values.size), (4_190_000, 4_200_000), (7, 7), (9, 10)):
         assert np.array_equal(parts.read(start, stop), whole[4 * start : 4 * stop])

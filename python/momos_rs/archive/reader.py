@@ -19,6 +19,7 @@ from ..checkpoint.mapped_file import MappedFile
 from ..checkpoint.model import Base, Checkpoint, Entry
 from ..dtypes import dtype
 from ..errors import CorruptionError, InsufficientDataError, MomosError
+from ..limits import ELEMENTS_PER_CHUNK
 from ..mosaic import Mosaic, Motifs
 from ..safetensors_format import Header, parse_header
 from .document import (
@@ -63,6 +64,9 @@ CODECS: Mapping[Kind, Mapping[int, str]] = {
 DIGEST_BYTES = 1 << 24
 """Bytes of a stream that are resident at a time while its digest is checked."""
 
+GRID_CHUNK_BYTES = 20 << 22
+"""What decoding one chunk of a grid takes: 2^22 values as integers, as float64 and as they are."""
+
 GROUPS_KEPT = 4
 """Decoded groups of small tensors that are kept while their neighbours are read."""
 
@@ -105,7 +109,10 @@ class Archive(Mapping[str, "torch.Tensor"]):
     Attributes:
         document: What the archive says of itself.
         source: Path of the file, for messages.
+        threads: Number of threads that decode; all cores by default.
     """
+
+    threads: int | None = None
 
     def __init__(
         self, data: MappedFile | bytes, source: str, *, max_bytes: int | None = None
@@ -167,6 +174,26 @@ class Archive(Mapping[str, "torch.Tensor"]):
         sections = [(each.name, each.nbytes) for each in self._header.tensors.values()]
         return summarise(self.document, sections, self._header.data_start)
 
+    def decoding_memory(self) -> tuple[int, int]:
+        """About the bytes that decoding takes besides the tensors: once, and for each thread."""
+        if self.document.grid is not None:
+            return 0, GRID_CHUNK_BYTES
+        record = self.document.mosaic
+        per_thread = (
+            ELEMENTS_PER_CHUNK
+            * 3
+            * max((dtype(base.dtype).itemsize for base in self.document.bases), default=1)
+        )
+        if record is None:
+            return 0, per_thread
+        width = 8 if record.dtype == "F64" else 4
+        per_motif = 2 * width * record.block_size
+        if record.index == "path":
+            # The tree, what one of the codecs makes of it, and a probability of each node.
+            per_motif += 12 * record.block_size + 29
+            per_thread += 4 * record.motifs
+        return per_motif * record.motifs, per_thread
+
     def checkpoint(self) -> Checkpoint:
         """The tensors as a checkpoint whose bases decode when they are read."""
         return Checkpoint(
@@ -197,15 +224,16 @@ class Archive(Mapping[str, "torch.Tensor"]):
             return self._read_group(at)[start : start + base.nbytes]
         if stream.kind == "grid":
             with self._naming(self._stream_name(at)):
-                multiples = _core.decode_grid(self._stream(at), base.elements)
+                multiples = _core.decode_grid(self._stream(at), base.elements, threads=self.threads)
                 return multiples.to_bytes(base.dtype)
         motifs, code = self._motifs
         with self._naming(self._stream_name(at)):
             return _core.scatter_blocks(
                 motifs,
-                code.decode(self._stream(at), self._blocks(base)),
+                code.decode(self._stream(at), self._blocks(base), threads=self.threads),
                 base.elements,
                 base.dtype,
+                threads=self.threads,
                 progress=progress,
             )
 
@@ -233,7 +261,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
             at = self.document.stream_of[member]
             with self._naming(self._stream_name(at)):
                 blocks = self._blocks(self.document.bases[member])
-                parts.append(code.decode(self._stream(at), blocks))
+                parts.append(code.decode(self._stream(at), blocks, threads=self.threads))
         return Mosaic(
             motifs=motifs,
             indices=np.concatenate(parts),
@@ -257,7 +285,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
         bases = [self.document.bases[index] for index in self.document.streams[at].bases]
         nbytes = sum(base.nbytes for base in bases)
         with self._naming(self._stream_name(at)):
-            return decode_stream(self._stream(at), nbytes, dtype(bases[0].dtype).itemsize)
+            itemsize = dtype(bases[0].dtype).itemsize
+            return decode_stream(self._stream(at), nbytes, itemsize, threads=self.threads)
 
     def _blocks(self, base: BaseRecord) -> int:
         assert self.document.mosaic is not None
@@ -304,6 +333,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
                 partial(self._stream, at),
                 naming,
                 lambda: self._motifs,
+                lambda: self.threads,
                 self.document.mosaic.block_size if self.document.mosaic else 1,
             )
         return Base(

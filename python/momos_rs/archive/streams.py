@@ -87,7 +87,12 @@ def encode_stream(
 
 
 def decode_stream(
-    stream: Bytes, nbytes: int, itemsize: int, *, part: tuple[int, int] | None = None
+    stream: Bytes,
+    nbytes: int,
+    itemsize: int,
+    *,
+    part: tuple[int, int] | None = None,
+    threads: int | None = None,
 ) -> Bytes:
     """Inverts :func:`encode_stream`.
 
@@ -98,6 +103,7 @@ def decode_stream(
         part: Decode the elements from the first number to before the second only; whole chunks
             are decoded, so that it pays to begin and end at multiples of
             :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK`.
+        threads: Number of threads; all cores by default.
 
     Raises:
         InsufficientDataError: If the stream ends early.
@@ -128,7 +134,7 @@ def decode_stream(
             pieces[number], sizes[number], itemsize, codec
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for _ in pool.map(place, wanted):
             pass
     return out[first - wanted.start * step : last - wanted.start * step]

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from momos_rs.ahead import map_ahead
+from momos_rs.memory import PIECE_BYTES
 
 from .model import Base, Bytes, Checkpoint
 
-__all__ = ["PIECE_BYTES", "Pieces"]
-
-PIECE_BYTES = 1 << 26
-"""Larger pieces gain nothing, on any number of cores."""
+__all__ = ["Pieces"]
 
 Progress: TypeAlias = "Callable[[int], object]"
 
@@ -25,6 +23,7 @@ class Pieces:
         checkpoint: Checkpoint,
         nbytes: int = PIECE_BYTES,
         *,
+        threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         """A reader.
@@ -32,10 +31,12 @@ class Pieces:
         Args:
             checkpoint: What to read.
             nbytes: Most bytes of a piece.
+            threads: Bases read at once; all cores by default.
             progress: Called with the bytes read so far.
         """
         self._checkpoint = checkpoint
         self._nbytes = nbytes
+        self._threads = threads
         self._progress = progress
         self._done = 0
 
@@ -45,7 +46,7 @@ class Pieces:
         sizes = [base.nbytes if base.nbytes <= self._nbytes else 0 for base in bases]
         whole: Iterable[Bytes | None]
         if any(base.decodes for base in bases):
-            whole = map_ahead(self._read_small, bases, sizes)
+            whole = map_ahead(self._read_small, bases, sizes, threads=self._threads)
         else:
             whole = map(self._read_small, bases)
         for index, base, data in zip(order, bases, whole, strict=True):

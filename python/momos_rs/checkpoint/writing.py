@@ -8,12 +8,14 @@ from pathlib import Path
 
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.files import replacing
+from momos_rs.memory import PIECE_BYTES
 
 from .model import Checkpoint
-from .pieces import PIECE_BYTES, Pieces
+from .pieces import Pieces
 from .safetensors_file import write_safetensors
+from .views import contiguous_range
 
-__all__ = ["WRITABLE_SUFFIXES", "check_suffix", "write"]
+__all__ = ["WRITABLE_SUFFIXES", "bytes_in_another_order", "check_suffix", "write"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -27,6 +29,7 @@ def write(
     *,
     overwrite: bool = False,
     piece_bytes: int = PIECE_BYTES,
+    threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> None:
     """Writes a checkpoint in the format that the suffix asks for.
@@ -41,6 +44,7 @@ def write(
         overwrite: Whether an existing file may be replaced.
         piece_bytes: Most bytes of a tensor in memory at once, where it can be read in pieces; does
             not change the file.
+        threads: Tensors decoded at once; all cores by default.
         progress: Called with the bytes read so far.
 
     Raises:
@@ -50,7 +54,7 @@ def write(
     target = Path(path)
     check_suffix(target)
     with replacing(target, overwrite=overwrite) as file:
-        pieces = Pieces(checkpoint, piece_bytes, progress=progress)
+        pieces = Pieces(checkpoint, piece_bytes, threads=threads, progress=progress)
         if target.suffix.lower() in _TORCH_SUFFIXES:
             from .torch_writer import write_torch
 
@@ -68,3 +72,15 @@ def check_suffix(path: Path) -> None:
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         choices = ", ".join(WRITABLE_SUFFIXES)
         raise InvalidArgumentError(f"{path} must end in one of {choices}, which choose the format")
+
+
+def bytes_in_another_order(path: Path, checkpoint: Checkpoint) -> int:
+    """Bytes of the largest base that :func:`write` needs in memory as a whole.
+
+    Only safetensors files need any: they hold every tensor in C order.
+    """
+    if path.suffix.lower() in _TORCH_SUFFIXES:
+        return 0
+    views = ((entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries)
+    scattered = (base.nbytes for entry, base in views if contiguous_range(entry, base) is None)
+    return max(scattered, default=0)
