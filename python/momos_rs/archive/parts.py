@@ -22,7 +22,12 @@ from ..mosaic import Motifs
 from .document import BaseRecord, Kind
 from .streams import decode_stream
 
-__all__ = ["Parts", "open_parts"]
+__all__ = ["PIECES_DECODED", "Parts", "open_parts"]
+
+PIECES_DECODED = 8
+"""Pieces of a tensor that decoding one may take at most: it, its stream, and its indices twice
+while they are cut to what is asked for, which have four bytes for a value of two if blocks have one
+value."""
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Elements: TypeAlias = "npt.NDArray[np.void]"
