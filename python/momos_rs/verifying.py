@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -170,6 +170,8 @@ class _Comparison:
         self._unpacked = archive.checkpoint()
         self._ours = {entry.name: entry for entry in self._unpacked.entries}
         self._theirs = {entry.name: entry for entry in model.entries}
+        self._done = 0
+        self._report: Callable[[int], object] | None = None
 
     def run(self, progress: Progress | None) -> tuple[TensorVerification, ...]:
         """The results: names that only the model has, then the archive's in their order."""
@@ -179,13 +181,13 @@ class _Comparison:
             if name not in self._ours
         ]
         sizes = [self._unpacked.bases[entry.base].nbytes for entry in self._ours.values()]
+        self._report = counted(progress, "verify", sum(sizes))
         compared = map_ahead(self._compare, list(self._ours), sizes, threads=self._shares.threads)
-        done = 0
         for size, result in zip(sizes, compared, strict=True):
             results.append(result)
-            done += size
-            if progress:
-                progress("verify", done, sum(sizes))
+            self._done += size
+            if self._report:
+                self._report(self._done)
         return tuple(results)
 
     def _compare(self, name: str) -> TensorVerification:
@@ -202,12 +204,17 @@ class _Comparison:
         is_mosaic = _is_mosaic(self._archive, ours.base)
         exact = True
         difference = None
+        compared = 0
         for decoded, original in self._pieces(ours, base, theirs, other):
             exact = exact and np.array_equal(original, decoded)
             if is_mosaic:
                 difference = _core.compare_tensors(
                     original, decoded, base.dtype, before=difference, threads=self._shares.threads
                 )
+            compared += decoded.nbytes
+            # Tensors of several pieces have the main thread for themselves.
+            if self._report and compared < base.nbytes and base.nbytes > self._shares.piece_bytes:
+                self._report(self._done + compared)
         if exact:
             return TensorVerification(name, True, 0.0)
         if difference is None:

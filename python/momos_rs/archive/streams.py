@@ -19,6 +19,7 @@ one what is left.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -134,10 +135,20 @@ def decode_stream(
             pieces[number], sizes[number], itemsize, codec
         )
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with _pool(threads) as pool:
         for _ in pool.map(place, wanted):
             pass
     return out[first - wanted.start * step : last - wanted.start * step]
+
+
+@contextlib.contextmanager
+def _pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads that drops what has not begun when something fails or is stopped."""
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
