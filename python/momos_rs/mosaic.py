@@ -63,7 +63,7 @@ Refine: TypeAlias = "Callable[[Lloyd, Motifs], tuple[Motifs, list[float]]]"
 Motifs: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float64]"
 
 
-_INDICES_PER_COUNT = 1 << 22
+_INDICES_PER_COUNT = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ import numpy as np
 
 from . import _core, checkpoint, defaults
 from .ahead import map_ahead
+from .allocator import give_back_freed_memory
 from .archive import Archive, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
 from .checkpoint import Base, Checkpoint, Entry
@@ -538,6 +539,8 @@ def _pack(
     progress: Progress | None,
     watch: Stopwatch,
 ) -> PackReport:
+    if options.memory is not None:
+        give_back_freed_memory()
     if isinstance(target, Path):
         resources = dataclasses.replace(resources, folder=target.absolute().parent)
     team = resources.team

@@ -120,6 +120,9 @@ _SEARCH_BYTES_PER_BLOCK = 32
 
 _INDEX_BYTES = 4
 
+_FIXED_BYTES = 40_000_000
+"""For pieces of tensors and of streams, whatever the numbers of blocks and motifs."""
+
 
 def motif_bytes(motifs: int, block_size: int, *, wide: bool) -> int:
     """Bytes for motifs and what belongs to them, at the most while they are made or coded.
@@ -127,7 +130,7 @@ def motif_bytes(motifs: int, block_size: int, *, wide: bool) -> int:
     Measured: a search takes 40 + 9 s bytes per motif, sums and moved motifs 16 + 16 s, coding
     50 + 35 s at the end, for float32.
     """
-    return (1 << 22) + motifs * (64 + (80 if wide else 40) * block_size)
+    return _FIXED_BYTES + motifs * (64 + (88 if wide else 44) * block_size)
 
 
 def _chunk(blocks: int, all_blocks: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -58,10 +59,10 @@ __all__ = [
 
 VERSION_KEY = "momos"
 DIGEST_KEY = "momos.digest"
-_BLOCKS_PER_PIECE = 1 << 22
-"""Indices of a tensor that are coded at a time."""
+_BLOCKS_PER_PIECE = 1 << 20
+"""Indices of a tensor that are coded at a time, or as many as keep all threads busy."""
 
-ELEMENTS_PER_PIECE = 8 * ELEMENTS_PER_CHUNK
+ELEMENTS_PER_PIECE = 4 * ELEMENTS_PER_CHUNK
 """Elements of an exact tensor that are coded at a time."""
 
 NO_DIGEST = "0" * 16
@@ -289,7 +290,7 @@ def _encode_mosaic(
 
     def encode(position: int) -> npt.NDArray[np.uint8] | None:
         indices = mosaic.tensor_indices(position)
-        if len(indices) > _BLOCKS_PER_PIECE:
+        if len(indices) > 2 * _BLOCKS_PER_PIECE:
             return None  # piece by piece, in its turn
         numbers = coding.numbers[indices]
         return coding.encode(numbers, row(position), effort, resources.threads)
@@ -301,7 +302,9 @@ def _encode_mosaic(
             spool.add_stream("mosaic", [own[position]], stream)
         else:
             indices = mosaic.tensor_indices(position)
-            _encode_in_pieces(spool, own[position], indices, coding, row(position), effort)
+            _encode_in_pieces(
+                spool, own[position], indices, coding, row(position), effort, resources.threads
+            )
         release(mosaic.indices)
         report("encode", position + 1, len(checkpoint.bases))
     return MosaicRecord(
@@ -325,6 +328,7 @@ def _encode_in_pieces(
     coding: _Coding,
     row: float,
     effort: defaults.Effort,
+    threads: int | None,
 ) -> None:
     """Spools the indices of a large tensor as ``coding.encode`` makes them, piece by piece."""
     first, stop = _core.trial_blocks(len(indices))
@@ -335,17 +339,18 @@ def _encode_in_pieces(
             yield coding.numbers[indices[start : start + blocks]]
             release(indices)
 
-    step = max(_BLOCKS_PER_PIECE // encoder.blocks_per_piece, 1) * encoder.blocks_per_piece
+    chunk = encoder.blocks_per_piece
+    step = max(_BLOCKS_PER_PIECE // chunk, threads or os.cpu_count() or 1) * chunk
 
     def chunks() -> Iterator[tuple[npt.NDArray[np.uint8], Sequence[int]]]:
         for piece in pieces(step):
-            payload, lengths = encoder.encode(piece)
+            payload, lengths = encoder.encode(piece, threads=threads)
             yield payload, lengths.tolist()
 
     def fixed() -> Iterator[npt.NDArray[np.uint8]]:
         yield encoder.fixed_head
         for piece in pieces(_BLOCKS_PER_PIECE):
-            yield encoder.encode_fixed(piece)
+            yield encoder.encode_fixed(piece, threads=threads)
 
     spool.add_chunks(
         "mosaic",

@@ -22,6 +22,7 @@ from .console import (
     quiet_option,
 )
 from .dials import dial_options
+from .sizes import memory_option
 
 __all__ = ["pack"]
 
@@ -66,7 +67,28 @@ WORST_TENSORS = 5
     type=click.IntRange(0),
     default=defaults.ITERATIONS,
     show_default=True,
-    help="Most iterations of k-means.",
+    help="Most iterations of k-means; of batches with --mini-batch.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=defaults.TOLERANCE,
+    show_default=True,
+    help="End k-means after an iteration that lowers the distortion by a smaller share.",
+)
+@click.option(
+    "--training-blocks",
+    type=click.IntRange(0),
+    default=defaults.BLOCKS_PER_MOTIF,
+    show_default=True,
+    help="Refine motifs on at most so many blocks per motif, where there are more than those and "
+    "than a million; 0 for all blocks.",
+)
+@click.option(
+    "--mini-batch",
+    type=click.IntRange(0),
+    default=0,
+    help="Let every iteration of k-means look at so many blocks only, drawn at random.",
 )
 @click.option(
     "--seed",
@@ -120,6 +142,7 @@ WORST_TENSORS = 5
     type=click.IntRange(1),
     help="Number of threads; all cores by default. Does not change the archive.",
 )
+@memory_option
 @dial_options
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
