@@ -49,11 +49,14 @@ class Blocks:
         wide: Whether to gather float64 instead of float32.
         plan: How many blocks to gather at a time, and whether to keep them.
         first: The first block of the range.
+        own: How many of its blocks count; those that follow are also another process's. All by
+            default.
         stop: One past the last block of the range; all blocks by default.
         threads: Number of threads; all cores by default.
 
     Attributes:
         first: The first block of the range.
+        own: How many of its blocks count.
         total: Number of blocks of all tensors, m.
         block_size: Values per block, s.
     """
@@ -66,6 +69,7 @@ class Blocks:
         wide: bool,
         plan: BlockPlan,
         first: int = 0,
+        own: int | None = None,
         stop: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class Blocks:
         self.block_size = block_size
         self.first = first
         self.stop = self.total if stop is None else stop
+        self.own = self.stop - first if own is None else own
         self._wide = wide
         self._plan = plan
         self._threads = threads
@@ -131,13 +136,13 @@ class Blocks:
         """Some of the blocks, by one pass over all of them.
 
         Args:
-            chosen: Ascending numbers in the order of all blocks; those outside the range are
+            chosen: Ascending numbers in the order of all blocks; those that are not own are
                 passed over.
 
         Returns:
             The blocks chosen, and the largest magnitude of all blocks of the range.
         """
-        low, high = np.searchsorted(chosen, [self.first, self.stop])
+        low, high = np.searchsorted(chosen, [self.first, self.first + self.own])
         own = (chosen[low:high] - np.uint64(self.first)).astype(np.int64)
         taken = self._empty(len(own))
         largest = 0.0
@@ -192,13 +197,13 @@ class Sample:
 
     Args:
         blocks: The blocks.
-        chosen: Ascending numbers in the order of all blocks; those outside the range of ``blocks``
-            are passed over.
+        chosen: Ascending numbers in the order of all blocks; those that are not own are passed
+            over.
         keep: Whether to keep the sample in memory, or to pick it out anew in every pass.
     """
 
     def __init__(self, blocks: Blocks, chosen: Chosen, *, keep: bool) -> None:
-        low, high = np.searchsorted(chosen, [blocks.first, blocks.stop])
+        low, high = np.searchsorted(chosen, [blocks.first, blocks.first + blocks.own])
         self._own = (chosen[low:high] - np.uint64(blocks.first)).astype(np.int64)
         self._blocks = blocks
         self._kept = blocks.take(chosen)[0] if keep else None

@@ -18,7 +18,6 @@ _INDICES_PER_PIECE = 1 << 22
 
 def find_distinct(
     blocks: Blocks,
-    own: int,
     limit: int,
     indices: npt.NDArray[np.uint32],
     *,
@@ -30,7 +29,6 @@ def find_distinct(
 
     Args:
         blocks: The blocks of this process.
-        own: How many of them count.
         limit: Most different blocks; memory is proportional to it.
         indices: (m,) where to put which of them each block is; undefined if there are too many.
         wide: Whether blocks are float64.
@@ -43,7 +41,7 @@ def find_distinct(
     team = resources.team
     found = _core.DistinctBlocks(blocks.block_size, limit, wide=wide)
     within = True
-    for start, chunk in blocks.chunks(own):
+    for start, chunk in blocks.chunks(blocks.own):
         numbers = found.add(chunk, threads=resources.threads)
         if numbers is None:
             within = False
@@ -69,8 +67,8 @@ def find_distinct(
             own_numbers = numbers
         start += count
     assert own_numbers is not None
-    for start in range(0, own, _INDICES_PER_PIECE):
-        part = slice(start, min(start + _INDICES_PER_PIECE, own))
+    for start in range(0, blocks.own, _INDICES_PER_PIECE):
+        part = slice(start, min(start + _INDICES_PER_PIECE, blocks.own))
         indices[part] = own_numbers[indices[part]]
         release(indices)
     return together.rows

@@ -77,7 +77,6 @@ class Lloyd:
 
     Attributes:
         blocks: The blocks of this process.
-        own: How many of them count; those that follow are also another process's.
         indices: The motif of each block, which is found in place.
         largest: The largest magnitude of the blocks of all processes.
         training: How to go about it.
@@ -89,7 +88,6 @@ class Lloyd:
     """
 
     blocks: Blocks
-    own: int
     indices: Indices
     largest: float
     training: Training
@@ -124,7 +122,7 @@ class Lloyd:
             return motifs, distortions
         count = training.training_blocks(total, len(motifs))
         if count == total:
-            return self._iterate(self.blocks, self.own, self.indices, total, motifs)
+            return self._iterate(self.blocks, self.blocks.own, self.indices, total, motifs)
         # Drawn like the motifs, so that the blocks that are motifs are among them.
         chosen = _core.select_blocks(total, count, self.seed)
         sample = Sample(self.blocks, chosen, keep=self._sample_fits(count))

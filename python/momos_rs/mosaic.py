@@ -269,7 +269,6 @@ class _Part:
     Attributes:
         bases: The range of bases that are its own.
         blocks: Its blocks, and those that follow up to the end of a batch that begins among them.
-        own: How many of them are its own.
         indices: Room for the motif of each.
         common: Type of the motifs.
         plan: How the blocks are gone through.
@@ -278,7 +277,6 @@ class _Part:
 
     bases: tuple[int, int]
     blocks: Blocks
-    own: int
     indices: npt.NDArray[np.uint32]
     common: str
     plan: BlockPlan
@@ -287,18 +285,17 @@ class _Part:
     def mosaic(self, motifs: Motifs, elements: Sequence[int], k: int, **known: Any) -> Mosaic:
         """The mosaic of its own bases."""
         own = tuple(elements[slice(*self.bases)])
-        return Mosaic(motifs, self.indices[: self.own], own, known.pop("dtype"), k, **known)
+        return Mosaic(motifs, self.indices[: self.blocks.own], own, known.pop("dtype"), k, **known)
 
     def distinct(self, limit: int, report: Progress) -> Motifs | None:
         """The different blocks of all processes, if there are at most so many."""
         return find_distinct(
             self.blocks,
-            self.own,
             limit,
             self.indices,
             wide=self.common == "F64",
             resources=self.resources,
-            progress=lambda done: report("gather", done, self.own),
+            progress=lambda done: report("gather", done, self.blocks.own),
         )
 
 
@@ -327,11 +324,12 @@ def _part(
         wide=wide,
         plan=plan,
         first=first,
+        own=own,
         stop=stop,
         threads=resources.threads,
     )
     indices = new_indices(len(blocks), plan, resources.folder)
-    return _Part(share, blocks, own, indices, common, plan, resources)
+    return _Part(share, blocks, indices, common, plan, resources)
 
 
 def own_bases(bases: Sequence[Base], block_size: int, team: Team) -> tuple[int, int]:
@@ -405,7 +403,6 @@ def mosaic_of_bases(
         table = np.concatenate([np.zeros((1, block_size), table.dtype), table])
     lloyd = Lloyd(
         blocks=part.blocks,
-        own=part.own,
         indices=part.indices,
         largest=resources.team.largest(largest),
         training=training,

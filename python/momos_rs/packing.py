@@ -205,14 +205,13 @@ class PackOptions:
         """How motifs are refined."""
         return Training(self.iterations, self.tolerance, self.training_blocks, self.mini_batch)
 
-    def resources(self, team: Team = SOLO, *, processes: int = 1) -> Resources:
-        """What may be used.
-
-        Args:
-            team: The processes that work together.
-            processes: How many of them are on this machine and share its memory.
-        """
-        return Resources(memory_budget(self.memory, processes), self.threads, team=team)
+    def resources(self, team: Team = SOLO) -> Resources:
+        """What may be used by a process of a team, which shares the cores and the memory of its
+        machine."""
+        threads = self.threads
+        if threads is None and team.local_size > 1:
+            threads = max((os.cpu_count() or 1) // team.local_size, 1)
+        return Resources(memory_budget(self.memory, team.local_size), threads, team=team)
 
     @property
     def selection(self) -> Selection:
@@ -247,7 +246,6 @@ def pack_file(
     overwrite: bool = False,
     allow_pickle: bool = False,
     team: Team = SOLO,
-    processes: int = 1,
     progress: Progress | None = None,
     **options: Any,
 ) -> PackReport:
@@ -260,7 +258,6 @@ def pack_file(
         allow_pickle: Whether a source may run code of its own to be loaded.
         team: The processes that pack together; all call this function alike, see
             :mod:`momos_rs.processes`. The first one writes the archive.
-        processes: How many of them are on this machine and share its memory.
         progress: Called with a phase, the work done and the work in all.
         **options: As the attributes of :class:`PackOptions`.
 
@@ -280,7 +277,7 @@ def pack_file(
         _check_divisible(checked)
     if team.is_first:
         check_target(target, overwrite=overwrite)
-    resources = checked.resources(team, processes=processes)
+    resources = checked.resources(team)
     watch = Stopwatch()
     with watch.phase("read"):
         model = checkpoint.read(source, allow_pickle=allow_pickle)

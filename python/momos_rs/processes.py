@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from .errors import InvalidArgumentError, MomosError
 from .team import SOLO, Team
 
-__all__ = ["BACKENDS", "Backend", "OtherProcessError", "ProcessTeam", "joined"]
+__all__ = ["BACKENDS", "Backend", "ProcessTeam", "TeamError", "joined"]
 
 Item = TypeVar("Item")
 Array = TypeVar("Array", bound="npt.NDArray[Any]")
@@ -39,12 +40,23 @@ run is for others to finish a search, of hours for the largest models."""
 
 _BYTES_PER_MESSAGE = 1 << 28
 
-_FAILURE_KEY = "momos/failure"
-_TOLD_KEY = "momos/told"
+_NOTE_TIMEOUT = datetime.timedelta(seconds=10)
 
 
 class OtherProcessError(MomosError):
-    """Another process of the team has failed."""
+    """Another process of the team does not answer."""
+
+
+class TeamError(MomosError):
+    """The team has failed.
+
+    Attributes:
+        told: Whether another process is the one to say so.
+    """
+
+    def __init__(self, text: str, *, told: bool) -> None:
+        super().__init__(text)
+        self.told = told
 
 
 class ProcessTeam(Team):
@@ -53,11 +65,13 @@ class ProcessTeam(Team):
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
+        local_size: Number of those on this machine, as torchrun says.
     """
 
     def __init__(self) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(self.size)))
         nccl = dist.get_backend() == "nccl"
         self._device = torch.device("cuda", torch.cuda.current_device()) if nccl else None
 
@@ -134,8 +148,8 @@ class ProcessTeam(Team):
 def joined(backend: Backend = "gloo") -> Iterator[Team]:
     """The team of the processes that torchrun has started, until the block ends.
 
-    If the block raises, the other processes learn why: whatever they wait for raises
-    :class:`OtherProcessError`.
+    If the block raises in one process, it raises :class:`TeamError` in the others, whatever they
+    wait for.
 
     Args:
         backend: What carries the messages.
@@ -145,7 +159,8 @@ def joined(backend: Backend = "gloo") -> Iterator[Team]:
 
     Raises:
         InvalidArgumentError: If there is no such backend here.
-        OtherProcessError: If another process fails or does not arrive.
+        TeamError: If another process has failed or has not arrived, or has said already why this
+            one fails.
     """
     if "RANK" not in os.environ:
         yield SOLO
@@ -156,49 +171,64 @@ def joined(backend: Backend = "gloo") -> Iterator[Team]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     with _watched():
         dist.init_process_group(backend, timeout=_TIMEOUT)
-        if backend == "gloo":
-            dist.monitored_barrier(timeout=_START_TIMEOUT)
+    notes = _Notes()
     try:
+        with _watched():
+            if backend == "gloo":
+                dist.monitored_barrier(timeout=_START_TIMEOUT)
+            else:
+                dist.barrier()
         yield ProcessTeam()
+    except OtherProcessError as error:
+        raise TeamError(notes.cause(), told=not notes.may_tell()) from error
     except BaseException as error:
-        if not isinstance(error, OtherProcessError):
-            _tell(error)
-        raise
+        notes.leave(error)
+        if notes.may_tell():
+            raise
+        raise TeamError(notes.cause(), told=True) from error
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def failure() -> str | None:
-    """Why the team failed, if no process has asked before; None if one has."""
-    store = _store()
-    if store is None or store.add(_TOLD_KEY, 1) > 1:
-        return None
-    if store.check([_FAILURE_KEY]):
-        return bytes(store.get(_FAILURE_KEY)).decode()
-    return "a process of the team was killed or lost"
+class _Notes:
+    """What processes tell each other when they can no longer talk."""
 
+    def __init__(self) -> None:
+        self._rank = dist.get_rank()
+        self._store: Any = dist.distributed_c10d._get_default_store()
+        with contextlib.suppress(RuntimeError):
+            self._store.set_timeout(_NOTE_TIMEOUT)
 
-def _tell(error: BaseException) -> None:
-    """Leaves a note for the others."""
-    store = _store()
-    if store is not None:
+    def leave(self, error: BaseException) -> None:
+        """Says why this process fails, unless another one has said why it does."""
         text = " ".join(str(error).split()) or type(error).__name__
         with contextlib.suppress(RuntimeError):
-            store.set(_FAILURE_KEY, f"process {dist.get_rank()}: {text}")
+            self._store.compare_set("momos/failure", "", f"process {self._rank}: {text}")
 
+    def cause(self) -> str:
+        """What the first process to fail said."""
+        with contextlib.suppress(RuntimeError):
+            if self._store.check(["momos/failure"]):
+                return bytes(self._store.get("momos/failure")).decode()
+        return "a process of the run was killed or lost"
 
-def _store() -> Any:
-    with contextlib.suppress(RuntimeError, ValueError):
-        return dist.distributed_c10d._get_default_store()
-    return None
+    def may_tell(self) -> bool:
+        """Whether no process has asked this before."""
+        try:
+            return int(self._store.add("momos/told", 1)) == 1
+        except RuntimeError:  # the process that kept the notes is gone
+            return True
 
 
 def _messages(array: npt.NDArray[Any]) -> Iterator[torch.Tensor]:
     """The bytes of a contiguous array, as tensors over its memory."""
     data = array.reshape(-1).view(np.uint8)
     for start in range(0, data.size, _BYTES_PER_MESSAGE):
-        yield torch.from_numpy(data[start : start + _BYTES_PER_MESSAGE])
+        with warnings.catch_warnings():
+            # torch warns that it could write to a read-only array; what is sent is only read.
+            warnings.simplefilter("ignore", UserWarning)
+            yield torch.from_numpy(data[start : start + _BYTES_PER_MESSAGE])
 
 
 @contextlib.contextmanager

@@ -53,10 +53,12 @@ class Team:
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
+        local_size: Number of those on this machine, which share its memory.
     """
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
 
     def share(self, sizes: Sequence[int]) -> tuple[int, int]:
         """The range of items that this process takes care of, by :func:`shares`."""

@@ -71,15 +71,21 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _TerminatedError
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main(
+    arguments: Sequence[str] | None = None,
+    command: click.Command | None = None,
+    name: str = "momos",
+) -> NoReturn:
     """Runs the command line and exits.
 
     Args:
         arguments: The arguments; those of the process by default.
+        command: What to run; the group of all commands by default.
+        name: What it is called.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = group.main(args=arguments, prog_name="momos", standalone_mode=False)
+        result = (command or group).main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -10,6 +10,7 @@ import click
 from .. import defaults
 from ..packing import pack_file
 from ..report import PackReport
+from ..team import SOLO, Team
 from .console import (
     debug_option,
     format_bytes,
@@ -24,7 +25,7 @@ from .console import (
 from .dials import dial_options
 from .sizes import memory_option
 
-__all__ = ["pack"]
+__all__ = ["pack", "run"]
 
 WORST_TENSORS = 5
 
@@ -149,7 +150,18 @@ WORST_TENSORS = 5
 @json_option
 @quiet_option
 @debug_option
-def pack(
+def pack(**options: Any) -> None:
+    """Pack MODEL, a checkpoint file or folder, as a mosaic of motifs.
+
+    Floating tensors of two or more dimensions are cut into blocks of consecutive values, and
+    every block is replaced by one of the motifs; everything else is stored exactly.
+    """
+    run(SOLO, **options)
+
+
+def run(
+    team: Team,
+    *,
     model: Path,
     output: Path | None,
     capacity: float | None,
@@ -159,23 +171,34 @@ def pack(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Pack MODEL, a checkpoint file or folder, as a mosaic of motifs.
+    """What the command does.
 
-    Floating tensors of two or more dimensions are cut into blocks of consecutive values, and
-    every block is replaced by one of the motifs; everything else is stored exactly.
+    Args:
+        team: The processes that pack together; the first one reports.
+        model: As the arguments of the command, like those that follow.
+        output: The archive.
+        capacity: Motifs per block.
+        motifs: Number of motifs.
+        force: Whether to replace an existing archive.
+        as_json: Whether to print JSON.
+        quiet: Whether to print nothing.
+        **options: As the attributes of :class:`~momos_rs.packing.PackOptions`.
     """
     if capacity is not None and motifs is not None:
         raise click.UsageError("give either --capacity or --motifs, not both")
-    with progress_bar(enabled=not (quiet or as_json)) as progress:
+    with progress_bar(enabled=team.is_first and not (quiet or as_json)) as progress:
         report = pack_file(
             model,
             output,
             overwrite=force,
             capacity=defaults.CAPACITY if capacity is None else capacity,
             motifs=motifs,
+            team=team,
             progress=progress,
             **options,
         )
+    if not team.is_first:
+        return
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
