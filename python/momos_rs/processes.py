@@ -182,10 +182,13 @@ def joined(backend: Backend = "gloo") -> Iterator[Team]:
     except OtherProcessError as error:
         raise TeamError(notes.cause(), told=not notes.may_tell()) from error
     except BaseException as error:
-        notes.leave(error)
-        if notes.may_tell():
-            raise
-        raise TeamError(notes.cause(), told=True) from error
+        if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
+            notes.leave(error)
+            if notes.may_tell():
+                raise
+            raise TeamError(notes.cause(), told=True) from error
+        # This process is told to stop, most likely because another one has.
+        raise TeamError(notes.cause(), told=not notes.may_tell()) from error
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
@@ -211,7 +214,7 @@ class _Notes:
         with contextlib.suppress(RuntimeError):
             if self._store.check(["momos/failure"]):
                 return bytes(self._store.get("momos/failure")).decode()
-        return "a process of the run was killed or lost"
+        return "the run was stopped, or one of its processes was killed or lost"
 
     def may_tell(self) -> bool:
         """Whether no process has asked this before."""
