@@ -143,11 +143,13 @@ class IndexCode:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Bytes: ...
+    def blocks_per_chunk(self, stream: _Bytes) -> int: ...
     def decode(
         self,
         stream: _Bytes,
         blocks: int,
         *,
+        part: tuple[int, int] | None = None,
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Indices: ...
@@ -172,11 +174,13 @@ class MotifTree:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Bytes: ...
+    def blocks_per_chunk(self, stream: _Bytes) -> int: ...
     def decode(
         self,
         stream: _Bytes,
         blocks: int,
         *,
+        part: tuple[int, int] | None = None,
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Indices: ...
@@ -197,7 +201,11 @@ class SignCounter:
 def pack_signs(data: _Bytes, dtype: str) -> _Bytes: ...
 def zero_non_finite(data: _Bytes, dtype: str) -> _Bytes: ...
 def weight_statistics(
-    data: _Bytes, dtype: str, *, threads: int | None = None
+    data: _Bytes,
+    dtype: str,
+    *,
+    before: tuple[int, int, int, int, float, float, float, float] | None = None,
+    threads: int | None = None,
 ) -> tuple[int, int, int, int, float, float, float, float]: ...
 def finite_range(
     data: _Bytes, dtype: str, *, threads: int | None = None
@@ -215,6 +223,24 @@ def level_plane_complexities(
     *,
     threads: int | None = None,
 ) -> list[float]: ...
+def level_plane_counts(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> list[_Counts]: ...
+
+@final
+class QuantileSearch:
+    def __new__(cls, n: int, qs: Sequence[float]) -> QuantileSearch: ...
+    def add(self, data: _Bytes, dtype: str, *, threads: int | None = None) -> None: ...
+    def turn(self) -> None: ...
+    def values(self) -> list[float]: ...
+
 def bdm_of_counts(counts: _Counts, complexities: _Complexities) -> float: ...
 def block_entropy(counts: _Counts) -> tuple[int, int, float, float]: ...
 def ctm_strings(length: int) -> _Complexities: ...
@@ -442,3 +468,12 @@ def decode_grid(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> GridTensor: ...
+def decode_grid_chunks(
+    stream: _Bytes,
+    elements: int,
+    chunks: tuple[int, int],
+    dtype: str,
+    *,
+    threads: int | None = None,
+) -> _Bytes: ...
+def grid_order(stream: _Bytes, elements: int) -> tuple[int, int, bool, int]: ...

@@ -7,18 +7,39 @@ program and its libraries.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InvalidArgumentError
 
-__all__ = ["available_memory", "default_budget", "parse_size"]
+__all__ = [
+    "LEAST_PIECE",
+    "PIECE_BYTES",
+    "Shares",
+    "available_memory",
+    "default_budget",
+    "format_size",
+    "parse_size",
+    "share_out",
+]
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([kmgt]?)(i?)(b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+PIECE_BYTES = 1 << 26
+"""Larger pieces of a tensor gain nothing, on any number of cores."""
+
+LEAST_PIECE = 1 << 22
+"""Pieces hold at least 2^18 elements (see :data:`momos_rs.checkpoint.model.PIECE_ELEMENTS`), of up
+to 16 bytes."""
+
+_ANYWAY = 64_000_000
+"""What small tensors that are read ahead of their turn take, and all that is too small to count."""
 
 _FALLBACK = 4_000_000_000
 """Where nothing tells how much memory there is."""
@@ -70,6 +91,65 @@ def available_memory() -> int:
 def default_budget() -> int:
     """The budget where none is given: half of :func:`available_memory`."""
     return available_memory() // 2
+
+
+def format_size(size: float) -> str:
+    """Bytes as :func:`parse_size` reads them, rounded up to two digits at least."""
+    for power, unit in ((3, "G"), (2, "M"), (1, "k")):
+        if size >= 1000**power:
+            digits = 1 if size < 10 * 1000**power else 0
+            return f"{math.ceil(size / 1000**power * 10**digits) / 10**digits:g}{unit}"
+    return f"{math.ceil(size)}"
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a budget allows.
+
+    Attributes:
+        threads: Threads that may work at once.
+        piece_bytes: Bytes of a piece of a tensor.
+    """
+
+    threads: int
+    piece_bytes: int
+
+
+def share_out(
+    memory: int | None,
+    *,
+    doing: str,
+    once: int,
+    per_thread: int,
+    pieces: int,
+    threads: int | None = None,
+) -> Shares:
+    """Divides a budget between what is needed anyway, threads and pieces of tensors.
+
+    Args:
+        memory: The budget in bytes; None for :func:`default_budget`, or what is needed at least if
+            that is more.
+        doing: What takes the memory, for the message.
+        once: Bytes that are needed however many threads there are.
+        per_thread: Bytes that each thread needs.
+        pieces: Pieces of tensors, in one form or another, that are in memory at once.
+        threads: Most threads; all cores by default.
+
+    Raises:
+        InvalidArgumentError: If the budget is too small, and what would do.
+    """
+    needed = _ANYWAY + once + per_thread + pieces * LEAST_PIECE
+    if memory is None:
+        memory = max(default_budget(), needed)
+    elif memory < needed:
+        raise InvalidArgumentError(
+            f"{doing} takes {format_size(needed)} of memory at least, and {format_size(memory)} "
+            f"are allowed; allow it more (--memory {format_size(needed)})"
+        )
+    free = memory - needed
+    workers = min(threads or os.cpu_count() or 1, 1 + free // 2 // max(per_thread, 1))
+    free -= (workers - 1) * per_thread
+    return Shares(workers, min(LEAST_PIECE + free // pieces, PIECE_BYTES))
 
 
 def _available_on_linux(proc: Path, cgroups: Path) -> int | None:

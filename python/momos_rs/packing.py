@@ -1,6 +1,6 @@
 """Packing a model into an archive, and back.
 
-This is what ``momos pack``, ``momos unpack`` and ``momos verify`` are thin layers over.
+This is what ``momos pack`` and ``momos unpack`` are thin layers over.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import dataclasses
 import io
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from . import _core, checkpoint, defaults
-from .ahead import map_ahead
 from .allocator import give_back_freed_memory
-from .archive import Archive, ArchiveSummary, open_archive, write_archive
+from .archive import PIECES_DECODED, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
-from .checkpoint import Base, Checkpoint, Entry
-from .checkpoint.views import gather
+from .checkpoint import Base, Checkpoint
+from .checkpoint.writing import bytes_in_another_order, check_suffix
 from .dials import Dials
 from .dtypes import dtype
 from .errors import InvalidArgumentError
@@ -31,6 +29,7 @@ from .exactness import find_exact_mosaic
 from .files import check_target
 from .lloyd import Training
 from .making import Made, Maker
+from .memory import share_out
 from .mosaic import (
     Mosaic,
     Progress,
@@ -42,7 +41,8 @@ from .mosaic import (
     own_bases,
 )
 from .precision import check_motif_dtype
-from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
+from .progress import counted
+from .report import PackReport, Stopwatch, TensorReport, peak_memory
 from .resources import PIECE_BYTES, Resources, memory_budget
 from .selection import Decision, Selection, select
 from .team import SOLO, Team
@@ -54,15 +54,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PackOptions",
-    "TensorVerification",
-    "VerifyReport",
     "load",
     "pack",
     "pack_file",
     "save",
     "unpack",
     "unpack_file",
-    "verify_file",
 ]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -331,6 +328,8 @@ def unpack_file(
     *,
     overwrite: bool = False,
     max_bytes: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Unpacks an archive into a checkpoint file.
 
@@ -340,6 +339,9 @@ def unpack_file(
             the source, in the format of the original, by default.
         overwrite: Whether an existing target may be replaced.
         max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
+        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
+            by default. The file does not depend on it.
+        progress: Called with a phase, the bytes done and the bytes in all.
 
     Returns:
         The path of the file.
@@ -348,6 +350,7 @@ def unpack_file(
         OSError: If a file cannot be read or written.
         CorruptionError: If the archive is damaged; then no file is written.
         UnsupportedVersionError: If it needs a newer version of momos.
+        InvalidArgumentError: If the memory is too little, or the suffix is unknown.
     """
     source = Path(source)
     with open_archive(source, max_bytes=max_bytes) as archive:
@@ -355,7 +358,25 @@ def unpack_file(
             origin = archive.document.source.get("format")
             target = _beside(source, ".safetensors" if origin == "safetensors" else ".pt")
         target = Path(target)
-        checkpoint.write(target, archive.checkpoint(), overwrite=overwrite)
+        check_suffix(target)
+        model = archive.checkpoint()
+        once, per_thread = archive.decoding_memory()
+        shares = share_out(
+            memory,
+            doing=f"unpacking {source}",
+            once=once + 2 * bytes_in_another_order(target, model),
+            per_thread=per_thread,
+            pieces=PIECES_DECODED,
+        )
+        archive.threads = shares.threads
+        checkpoint.write(
+            target,
+            model,
+            overwrite=overwrite,
+            piece_bytes=shares.piece_bytes,
+            threads=shares.threads,
+            progress=counted(progress, "unpack", model.nbytes),
+        )
     return target
 
 
@@ -379,101 +400,6 @@ def load(
         with open_archive(source, max_bytes=max_bytes) as archive:
             return checkpoint.to_state_dict(archive.checkpoint())
     return checkpoint.to_state_dict(checkpoint.read(source, allow_pickle=allow_pickle))
-
-
-@dataclass(frozen=True)
-class TensorVerification(Record):
-    """How one tensor of an archive stands against the model.
-
-    Attributes:
-        name: Its name.
-        exact: Whether it equals the model's bit for bit.
-        relative_error: ``||w - w'||^2 / ||w||^2``; None where that cannot be computed.
-        problem: What is wrong with it, if anything.
-    """
-
-    name: str
-    exact: bool
-    relative_error: float | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class VerifyReport(Record):
-    """What verifying found; that it returned says that every section is whole.
-
-    Attributes:
-        archive: Path of the archive.
-        tensors: Number of tensors.
-        bytes: Bytes of the tensors, decoded.
-        codecs: Number of tensors by how they are stored and by which codec.
-        against: Path of the model, or None.
-        comparison: One entry per tensor, if there is a model.
-        matches: Whether the model has the same tensors, apart from errors of the mosaic.
-        seconds: Seconds it took.
-    """
-
-    archive: str
-    tensors: int
-    bytes: int
-    codecs: dict[str, int]
-    against: str | None
-    comparison: tuple[TensorVerification, ...]
-    matches: bool
-    seconds: float
-
-
-def verify_file(
-    source: PathLike,
-    against: PathLike | None = None,
-    *,
-    allow_pickle: bool = False,
-    max_bytes: int | None = None,
-    progress: Progress | None = None,
-) -> VerifyReport:
-    """Checks every digest of an archive and decodes everything, optionally against a model.
-
-    Args:
-        source: The archive.
-        against: The model it was packed from.
-        allow_pickle: Whether the model may run code of its own to be loaded.
-        max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
-        progress: Called with a phase, the work done and the work in all.
-
-    Raises:
-        OSError: If a file cannot be read.
-        CorruptionError: If the archive is damaged.
-        UnsupportedVersionError: If it needs a newer version of momos.
-    """
-    start = time.perf_counter()
-    with open_archive(source, max_bytes=max_bytes) as archive:
-        if against is None:
-            comparison: tuple[TensorVerification, ...] = ()
-            for done, _ in enumerate(archive.checkpoint().read_bases(), start=1):
-                if progress:
-                    progress("verify", done, len(archive.document.bases))
-        else:
-            model = checkpoint.read(against, allow_pickle=allow_pickle)
-            comparison = _compare(archive, model, progress)
-        return VerifyReport(
-            archive=str(source),
-            tensors=len(archive),
-            bytes=sum(base.nbytes for base in archive.document.bases),
-            codecs=_count_codecs(archive),
-            against=None if against is None else str(against),
-            comparison=comparison,
-            matches=not any(each.problem for each in comparison),
-            seconds=time.perf_counter() - start,
-        )
-
-
-def _count_codecs(archive: Archive) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in archive.document.entries:
-        stored = archive.document.stored(entry.base)
-        what = f"{stored}, {archive.codec(entry.base)}"
-        counts[what] = counts.get(what, 0) + 1
-    return counts
 
 
 def _options(options: Mapping[str, Any]) -> PackOptions:
@@ -794,63 +720,3 @@ def _report(
 
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0
-
-
-def _compare(
-    archive: Archive, model: Checkpoint, progress: Progress | None
-) -> tuple[TensorVerification, ...]:
-    """Every tensor of the archive against the model's of the same name."""
-    ours = {entry.name: entry for entry in archive.document.entries}
-    theirs = {entry.name: entry for entry in model.entries}
-    results = [
-        TensorVerification(name, False, None, "is not in the archive")
-        for name in theirs
-        if name not in ours
-    ]
-    unpacked = archive.checkpoint()
-
-    def compare(name: str) -> TensorVerification:
-        if name in theirs:
-            return _compare_tensor(archive, unpacked, ours[name], model, theirs[name])
-        return TensorVerification(name, False, None, "is not in the model")
-
-    sizes = [unpacked.bases[entry.base].nbytes for entry in ours.values()]
-    for result in map_ahead(compare, list(ours), sizes):
-        results.append(result)
-        if progress:
-            progress("verify", len(results), len(ours))
-    return tuple(results)
-
-
-def _compare_tensor(
-    archive: Archive, unpacked: Checkpoint, entry: Entry, model: Checkpoint, other: Entry
-) -> TensorVerification:
-    base, other_base = unpacked.bases[entry.base], model.bases[other.base]
-    if (entry.shape, base.dtype) != (other.shape, other_base.dtype):
-        problem = (
-            f"is {base.dtype} {list(entry.shape)} in the archive and "
-            f"{other_base.dtype} {list(other.shape)} in the model"
-        )
-        return TensorVerification(entry.name, False, None, problem)
-    decoded, original = (
-        gather(entry, base, base.read()),
-        gather(other, other_base, other_base.read()),
-    )
-    if np.array_equal(original, decoded):
-        return TensorVerification(entry.name, True, 0.0)
-    if not _is_mosaic(archive, entry.base):
-        return TensorVerification(entry.name, False, None, "differs, though it is stored exactly")
-    difference = _core.compare_tensors(original, decoded, base.dtype)
-    if not math.isfinite(difference["distortion"]):
-        return TensorVerification(entry.name, False, None, "holds NaN or Inf in the model")
-    relative = _ratio(difference["distortion"], difference["sum_of_squares"])
-    return TensorVerification(entry.name, False, relative)
-
-
-def _is_mosaic(archive: Archive, index: int) -> bool:
-    copy_of = archive.document.bases[index].copy_of
-    stored = archive.document.stored(index if copy_of is None else copy_of)
-    return stored == "grid" or (
-        stored == "mosaic"
-        and not (archive.document.mosaic is not None and archive.document.mosaic.exact)
-    )

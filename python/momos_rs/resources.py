@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidArgumentError
-from .memory import default_budget, parse_size
+from .memory import default_budget, format_size, parse_size
 from .team import SOLO, Team
 
 __all__ = [
@@ -100,8 +100,9 @@ class Resources:
         if budget < least:
             if self.memory is not None:
                 raise InvalidArgumentError(
-                    f"{self.memory:,} bytes of memory are too few for {motifs:,} motifs of "
-                    f"{block_size} values; {_rounded_up(least)} would do, or fewer motifs"
+                    f"making {motifs:,} motifs of {block_size} values takes {format_size(least)} "
+                    f"of memory at least, and {format_size(self.memory)} are allowed; allow it "
+                    f"more (--memory {format_size(least)}), or take fewer motifs"
                 )
             budget = least
         free = budget - fixed
@@ -137,11 +138,6 @@ def _chunk(blocks: int, all_blocks: int) -> int:
     if blocks >= all_blocks:
         return max(all_blocks, 1)
     return max(blocks // BLOCKS_PER_BATCH, 1) * BLOCKS_PER_BATCH
-
-
-def _rounded_up(nbytes: int) -> str:
-    """A size that :func:`momos_rs.memory.parse_size` reads, no less than that of so many bytes."""
-    return f"{-(-nbytes // 1_000_000)}M"
 
 
 def memory_budget(memory: int | str | None, processes: int = 1) -> int | None:

@@ -488,21 +488,29 @@ impl IndexCode {
         Ok(PyArray1::from_vec(py, stream))
     }
 
-    /// The `blocks` indices of a stream, as uint32.
-    #[pyo3(signature = (stream, blocks, *, threads=None, progress=None))]
+    /// The `blocks` indices of a stream, as uint32, or those from the first number of `part` to
+    /// before the second.
+    #[pyo3(signature = (stream, blocks, *, part=None, threads=None, progress=None))]
     fn decode<'py>(
         &self,
         py: Python<'py>,
         stream: Bytes<'py>,
         blocks: usize,
+        part: Option<(usize, usize)>,
         threads: Option<usize>,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let stream = contiguous(&stream)?;
+        let (start, stop) = part.unwrap_or((0, blocks));
         let out = run(py, threads, progress, |monitor| {
-            indices::decode(stream, blocks, &self.code, monitor)
+            indices::decode_part(stream, blocks, start..stop, &self.code, monitor)
         })?;
         Ok(PyArray1::from_vec(py, out))
+    }
+
+    /// Blocks that are decoded together; the stream does not matter.
+    fn blocks_per_chunk(&self, _stream: Bytes<'_>) -> usize {
+        BLOCKS_PER_CHUNK
     }
 
     /// Largest size in bytes of the stream of `blocks` indices.
@@ -605,21 +613,29 @@ impl MotifTree {
         Ok(PyArray1::from_vec(py, stream))
     }
 
-    /// The places of the `blocks` blocks of a stream, as uint32.
-    #[pyo3(signature = (stream, blocks, *, threads=None, progress=None))]
+    /// The places of the `blocks` blocks of a stream, as uint32, or those from the first number of `part` to
+    /// before the second.
+    #[pyo3(signature = (stream, blocks, *, part=None, threads=None, progress=None))]
     fn decode<'py>(
         &self,
         py: Python<'py>,
         stream: Bytes<'py>,
         blocks: usize,
+        part: Option<(usize, usize)>,
         threads: Option<usize>,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let stream = contiguous(&stream)?;
+        let (start, stop) = part.unwrap_or((0, blocks));
         let places = run(py, threads, progress, |monitor| {
-            paths::decode(stream, blocks, &self.tree, monitor)
+            paths::decode_part(stream, blocks, start..stop, &self.tree, monitor)
         })?;
         Ok(PyArray1::from_vec(py, places))
+    }
+
+    /// Blocks of a stream that are decoded together.
+    fn blocks_per_chunk(&self, stream: Bytes<'_>) -> PyResult<usize> {
+        paths::blocks_per_chunk(contiguous(&stream)?).map_err(to_python_error)
     }
 
     fn __repr__(&self) -> String {

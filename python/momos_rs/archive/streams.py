@@ -112,13 +112,24 @@ def encode_chunks(data: Bytes, itemsize: int, codec: int) -> list[bytes]:
         )
 
 
-def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
+def decode_stream(
+    stream: Bytes,
+    nbytes: int,
+    itemsize: int,
+    *,
+    part: tuple[int, int] | None = None,
+    threads: int | None = None,
+) -> Bytes:
     """Inverts :func:`encode_stream`.
 
     Args:
         stream: The stream, uint8.
         nbytes: Bytes of the data; the caller has checked that it may allocate them.
         itemsize: Bytes per element.
+        part: Decode the elements from the first number to before the second only; whole chunks
+            are decoded, so that it pays to begin and end at multiples of
+            :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK`.
+        threads: Number of threads; all cores by default.
 
     Raises:
         InsufficientDataError: If the stream ends early.
@@ -127,30 +138,32 @@ def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
     """
     if stream.size == 0:
         raise InsufficientDataError("a stream ends early")
+    first, last = (0, nbytes) if part is None else (part[0] * itemsize, part[1] * itemsize)
     codec, payload = int(stream[0]), stream[1:]
     if codec == _STORED:
         if payload.size != nbytes:
             raise _wrong_length(payload.size, nbytes)
-        return payload
+        return payload[first:last]
     if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS):
         raise UnsupportedVersionError(f"stream codec {codec} is not known to this version")
     step = ELEMENTS_PER_CHUNK * itemsize
     sizes = [min(step, nbytes - start) for start in range(0, nbytes, step)]
     if len(sizes) == 1:
-        return _decode_chunk(payload, sizes[0], itemsize, codec)
-    out = np.empty(nbytes, np.uint8)
+        return _decode_chunk(payload, sizes[0], itemsize, codec)[first:last]
+    pieces = _split(payload, len(sizes))
+    wanted = range(first // step, min(-(-last // step), len(sizes)))
+    out = np.empty(sum(sizes[number] for number in wanted), np.uint8)
 
-    def place(position: int, chunk: Bytes) -> None:
-        start = position * step
-        out[start : start + sizes[position]] = _decode_chunk(
-            chunk, sizes[position], itemsize, codec
+    def place(number: int) -> None:
+        start = (number - wanted.start) * step
+        out[start : start + sizes[number]] = _decode_chunk(
+            pieces[number], sizes[number], itemsize, codec
         )
 
-    pieces = _split(payload, len(sizes))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(place, range(len(sizes)), pieces):
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for _ in pool.map(place, wanted):
             pass
-    return out
+    return out[first - wanted.start * step : last - wanted.start * step]
 
 
 def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:

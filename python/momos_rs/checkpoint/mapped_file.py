@@ -9,6 +9,7 @@ import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -30,8 +31,18 @@ class MappedFile:
         Raises:
             OSError: If it cannot be opened.
         """
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self.size = os.fstat(self._descriptor).st_size
+        self._keep(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+
+    @classmethod
+    def over(cls, file: IO[bytes]) -> MappedFile:
+        """An open file, which may be closed or removed afterwards."""
+        made = cls.__new__(cls)
+        made._keep(os.dup(file.fileno()))
+        return made
+
+    def _keep(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
 
     def __del__(self) -> None:
         self.close()

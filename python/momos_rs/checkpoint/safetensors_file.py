@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from momos_rs.dtypes import DTYPES, dtype
 from momos_rs.errors import InsufficientDataError, InvalidArgumentError
 from momos_rs.safetensors_format import TensorInfo, encode_header, parse_header
 
 from .mapped_file import MappedFile, MappedPart
-from .model import Base, Checkpoint, Entry
-from .views import gather
+from .model import Base, Bytes, Checkpoint, Entry
+from .pieces import Pieces
+from .views import contiguous_range, gather
 
 __all__ = ["read_safetensors", "write_safetensors"]
 
@@ -52,14 +56,15 @@ def read_safetensors(path: Path) -> Checkpoint:
     )
 
 
-def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint in the safetensors format, one base in memory at a time.
+def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) -> None:
+    """Writes a checkpoint in the safetensors format, one piece of a base in memory at a time.
 
     The format knows no ties: entries that share a base are written in full each.
 
     Args:
         file: A seekable file, at its start.
         checkpoint: What to write; keys keep their order.
+        pieces: Reads its bases.
 
     Raises:
         InvalidArgumentError: If the format cannot hold an element type or a name.
@@ -77,15 +82,34 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
         by_base[entry.base].append(index)
 
     file.write(header.data)
-    reader = checkpoint.read_bases(list(by_base))
-    for base_index, indices in by_base.items():
+    for base_index, data in pieces.of(list(by_base)):
         base = checkpoint.bases[base_index]
-        data = next(reader)
-        for index in indices:
-            file.seek(starts[index])
-            file.write(gather(checkpoint.entries[index], base, data).data)
-        del data
+        entries = [(starts[index], checkpoint.entries[index]) for index in by_base[base_index]]
+        _write_entries(file, base, entries, data)
     file.seek(position)
+
+
+def _write_entries(
+    file: BinaryIO, base: Base, entries: Sequence[tuple[int, Entry]], pieces: Iterator[Bytes]
+) -> None:
+    """Writes the entries of one base, each at its place in the file."""
+    ranges = [contiguous_range(entry, base) for _, entry in entries]
+    if None in ranges:  # elements in another order, for which the base is needed whole
+        data = np.concatenate([np.empty(0, np.uint8), *pieces])
+        for start, entry in entries:
+            file.seek(start)
+            file.write(gather(entry, base, data).data)
+        return
+    itemsize = dtype(base.dtype).itemsize
+    done = 0
+    for piece in pieces:
+        for (start, _), (first, last) in zip(entries, filter(None, ranges), strict=True):
+            begin, end = first * itemsize, last * itemsize
+            overlap = piece[max(begin - done, 0) : max(end - done, 0)]
+            if overlap.size:
+                file.seek(start + max(done - begin, 0))
+                file.write(overlap.data)
+        done += piece.size
 
 
 def _to_torch(info: TensorInfo, path: Path) -> tuple[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ __all__ = [
     "from_tensors",
     "over_bytes",
     "to_state_dict",
+    "torch_type",
 ]
 
 _NAMES: dict[torch.dtype, str] = {
@@ -100,7 +101,7 @@ def to_state_dict(checkpoint: Checkpoint, *, copy: bool = True) -> dict[str, tor
     """
     flat: list[torch.Tensor] = []
     types: dict[int, torch.dtype] = {}
-    elements = [_torch_type(base) for base in checkpoint.bases]
+    elements = [torch_type(base) for base in checkpoint.bases]
     for data, element in zip(checkpoint.read_bases(), elements, strict=True):
         tensor = _materialise(data, element, copy=copy)
         # torch.save refuses one memory under two types (a tensor and its view as another).
@@ -338,7 +339,12 @@ class TensorReader:
         return data
 
 
-def _torch_type(base: Base) -> torch.dtype:
+def torch_type(base: Base) -> torch.dtype:
+    """The element type of a base.
+
+    Raises:
+        InvalidArgumentError: If the installed torch lacks it.
+    """
     element = getattr(torch, dtype(base.dtype).torch, None)
     if element is None:
         raise InvalidArgumentError(

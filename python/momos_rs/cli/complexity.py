@@ -40,6 +40,7 @@ from .console import (
     quiet_option,
     screen_width,
 )
+from .sizes import memory_option
 
 __all__ = ["complexity"]
 
@@ -132,6 +133,7 @@ MEBIBYTE = 1 << 20
     type=click.IntRange(1),
     help="Number of threads; all cores by default. Does not change the figures.",
 )
+@memory_option
 @click.option("--allow-pickle", is_flag=True, help="Let models run their own code as they load.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write a CSV file.")
 @click.option(

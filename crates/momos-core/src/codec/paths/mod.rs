@@ -20,13 +20,13 @@ use rayon::prelude::*;
 
 use self::contexts::{Choice, TRIAL_BLOCKS};
 use self::mixing::{Geometry, MixingModel};
-use super::chunks::{self, ends_early};
+use super::chunks::{self, Part, ends_early};
 use super::fixed_width;
 use super::grid::simd::Level;
 use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
 use super::motif_tree::MotifTree;
 use crate::error::{Error, Result};
-use crate::limits::{BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
+use crate::limits::{BLOCKS_PER_CHUNK, BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
 use crate::monitor::Monitor;
 
 const CONTEXTS: u8 = 2;
@@ -176,12 +176,42 @@ pub fn decode(
     tree: &MotifTree,
     monitor: &Monitor,
 ) -> Result<Vec<u32>> {
+    decode_part(stream, blocks, 0..blocks, tree, monitor)
+}
+
+/// Blocks of each chunk of a stream but the last, which are decoded together.
+///
+/// # Errors
+/// [`crate::ErrorKind::InsufficientData`] if the stream ends early.
+pub fn blocks_per_chunk(stream: &[u8]) -> Result<usize> {
+    let (&codec, payload) = stream.split_first().ok_or_else(ends_early)?;
+    Ok(match codec {
+        CONTEXTS => BLOCKS_PER_PATH_CHUNK,
+        MIXING => {
+            let (&row_blocks, _) = payload.split_first_chunk().ok_or_else(ends_early)?;
+            blocks_per_mixing_chunk(u32::from_le_bytes(row_blocks))
+        }
+        _ => BLOCKS_PER_CHUNK,
+    })
+}
+
+/// Decodes the places of a part of `blocks` blocks: the chunks that hold it.
+///
+/// # Errors
+/// As [`decode`], and [`crate::ErrorKind::InvalidArgument`] if there is no such part.
+pub fn decode_part(
+    stream: &[u8],
+    blocks: usize,
+    part: Range<usize>,
+    tree: &MotifTree,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
     let (&codec, payload) = stream.split_first().ok_or_else(ends_early)?;
     if tree.motifs() == 0 && blocks > 0 {
         return Err(Error::corruption("a mosaic without motifs has blocks"));
     }
     match codec {
-        FIXED_WIDTH => fixed_width::decode(payload, blocks, tree.motifs(), monitor),
+        FIXED_WIDTH => fixed_width::decode(payload, blocks, part, tree.motifs(), monitor),
         CONTEXTS => {
             let (&[levels, own_after], payload) =
                 payload.split_first_chunk().ok_or_else(ends_early)?;
@@ -192,7 +222,8 @@ pub fn decode(
                     tree.motifs()
                 )));
             }
-            decode_chunks(payload, blocks, BLOCKS_PER_PATH_CHUNK, |bytes, places| {
+            let per_chunk = BLOCKS_PER_PATH_CHUNK;
+            decode_chunks(payload, blocks, part, per_chunk, |bytes, places| {
                 contexts::decode_chunk(bytes, places, tree, choice, monitor)
             })
         }
@@ -204,7 +235,7 @@ pub fn decode(
             }
             let geometry = Geometry::new(tree);
             let per_chunk = blocks_per_mixing_chunk(row_blocks);
-            decode_chunks(payload, blocks, per_chunk, |bytes, places| {
+            decode_chunks(payload, blocks, part, per_chunk, |bytes, places| {
                 MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
                     .decode(bytes, places, monitor)
             })
@@ -216,6 +247,7 @@ pub fn decode(
 fn decode_chunks(
     payload: &[u8],
     blocks: usize,
+    part: Range<usize>,
     blocks_per_chunk: usize,
     decode: impl Fn(&[u8], &mut [u32]) -> Result<()> + Send + Sync,
 ) -> Result<Vec<u32>> {
@@ -226,12 +258,13 @@ fn decode_chunks(
             return Err(ends_early());
         }
     }
-    let mut places = vec![0u32; blocks];
+    let part = Part::new(part, blocks_per_chunk, blocks)?;
+    let mut places = vec![0u32; part.items.len()];
     places
         .par_chunks_mut(blocks_per_chunk)
-        .zip(chunks)
+        .zip(&chunks[part.chunks.clone()])
         .try_for_each(|(slots, bytes)| decode(bytes, slots))?;
-    Ok(places)
+    Ok(part.cut(places))
 }
 
 #[cfg(test)]
@@ -308,6 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_whole_chunks_make_the_same_stream() {
+        let (tree, places) = large();
+        for effort in [Effort::Default, Effort::Best] {
+            let coding = Coding::new(&places[trial(places.len())], &tree, 0, effort);
+            let mut chunks = Vec::new();
+            for piece in places.chunks(coding.blocks_per_chunk()) {
+                chunks.extend(coding.encode(piece, &tree, &Monitor::new()).unwrap());
+            }
+            let mut stream = coding.head();
+            chunks::join(&mut stream, &chunks);
+            assert_eq!(
+                stream,
+                encode(&places, &tree, 0, effort, &Monitor::new()).unwrap()
+            );
+        }
+        assert_eq!(trial(3), 0..3);
+        assert_eq!(trial(TRIAL_BLOCKS + 9), 4..TRIAL_BLOCKS + 4);
+    }
+
+    #[test]
     fn several_chunks_decode_alike_at_any_number_of_threads() {
         let (tree, places) = large();
         let one = rayon::ThreadPoolBuilder::new()
@@ -324,6 +377,12 @@ mod tests {
         assert!(stream.len() as f64 * 8.0 < places.len() as f64 * 6.2);
         let decoded = decode(&stream, places.len(), &tree, &Monitor::new()).unwrap();
         assert_eq!(decoded, places);
+        assert_eq!(blocks_per_chunk(&stream).unwrap(), BLOCKS_PER_PATH_CHUNK);
+        let middle = BLOCKS_PER_PATH_CHUNK - 5..BLOCKS_PER_PATH_CHUNK * 2 + 9;
+        for part in [0..0, 7..8, middle, BLOCKS_PER_PATH_CHUNK * 2..places.len()] {
+            let decoded = decode_part(&stream, places.len(), part.clone(), &tree, &Monitor::new());
+            assert_eq!(decoded.unwrap(), places[part]);
+        }
         for length in (0..stream.len()).rev().step_by(9973).chain([0, 1, 2, 8, 9]) {
             let error = decode(&stream[..length], places.len(), &tree, &Monitor::new());
             assert_eq!(
