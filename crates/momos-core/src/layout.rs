@@ -360,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn pieces_compare_as_the_whole() {
+        let values: Vec<f32> = (0..4 * ELEMENTS_PER_TASK + 99)
+            .map(|i| (i % 1009) as f32 * 0.37)
+            .collect();
+        let shifted: Vec<f32> = values.iter().map(|value| value * 1.01 - 0.2).collect();
+        let (a, b) = (bytes(&values), bytes(&shifted));
+        let weights = |data| Weights::new(data, FloatType::F32).unwrap();
+        let whole = compare(weights(&a), weights(&b), &Monitor::new()).unwrap();
+        let mut total = Difference::default();
+        let step = 2 * ELEMENTS_PER_TASK * 4;
+        for (a, b) in a.chunks(step).zip(b.chunks(step)) {
+            total = compare_more(total, weights(a), weights(b), &Monitor::new()).unwrap();
+        }
+        assert_eq!(total, whole);
+    }
+
+    #[test]
     fn equal_nans_do_not_differ_and_signed_zeros_do() {
         let a = bytes(&[f32::NAN, 0.0, 1.0]);
         let b = bytes(&[f32::NAN, -0.0, 3.0]);

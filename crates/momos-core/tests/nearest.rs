@@ -332,7 +332,7 @@ fn plans_name_a_kernel_that_supports_the_block_size() {
         }
     }
     assert_eq!(plan(1_000_000, 50_000, 4).kernel, Kernel::GroupTree);
-    assert_eq!(plan(1_000_000, 50_000, 64).kernel, Kernel::Brute);
+    assert_eq!(plan(1_000_000, 50_000, 2000).kernel, Kernel::Brute);
     let unsupported = Options {
         kernel: Some(Kernel::GroupTree),
         isa: None,

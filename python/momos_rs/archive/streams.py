@@ -33,11 +33,21 @@ from .. import _core, defaults
 from ..errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
 from ..limits import ELEMENTS_PER_CHUNK
 
-__all__ = ["decode_stream", "encode_stream"]
+__all__ = [
+    "STORED_HEAD",
+    "choose_codec",
+    "decode_stream",
+    "encode_chunks",
+    "encode_stream",
+    "trial_elements",
+]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 _STORED, _ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS = range(5)
+STORED_HEAD = bytes([_STORED])
+"""What a stream begins with that holds the bytes as they are."""
+
 _FLOAT_SIZES = (1, 2, 4, 8)
 _LEVEL = 9
 """Beyond this level noise-like mantissas cost time and gain nothing."""
@@ -64,6 +74,25 @@ def encode_stream(
     Returns:
         The stream, never more than one byte longer than the data.
     """
+    first, stop = trial_elements(data.size // itemsize)
+    trial = data[first * itemsize : stop * itemsize]
+    codec = choose_codec(trial, itemsize, floating=floating, effort=effort)
+    chunks = encode_chunks(data, itemsize, codec)
+    lengths = b"".join(len(chunk).to_bytes(8, "little") for chunk in chunks[:-1])
+    if len(lengths) + sum(map(len, chunks)) >= data.size:
+        return STORED_HEAD + data.tobytes()
+    return bytes([codec]) + lengths + b"".join(chunks)
+
+
+def trial_elements(elements: int) -> tuple[int, int]:
+    """First element, and one past the last, of those on which codecs compete."""
+    span = min(_TRIAL_ELEMENTS, elements)
+    start = (elements - span) // 2
+    return start, start + span
+
+
+def choose_codec(trial: Bytes, itemsize: int, *, floating: bool, effort: defaults.Effort) -> int:
+    """The codec that makes some elements shortest; arguments as of :func:`encode_stream`."""
     candidates = [_ZSTD]
     if itemsize > 1:
         candidates.append(_PLANES)
@@ -71,20 +100,17 @@ def encode_stream(
             candidates.append(_ROTATED_PLANES)
     if floating and effort != "fast" and itemsize in _FLOAT_SIZES:
         candidates.append(_FLOATS)
-    codec = candidates[0]
-    if len(candidates) > 1:
-        span = min(_TRIAL_ELEMENTS * itemsize, data.size)
-        start = (data.size - span) // 2 // itemsize * itemsize
-        trial = data[start : start + span]
-        codec = min(candidates, key=lambda each: len(_encode_chunk(trial, itemsize, each)))
+    if len(candidates) == 1:
+        return candidates[0]
+    return min(candidates, key=lambda each: len(_encode_chunk(trial, itemsize, each)))
+
+
+def encode_chunks(data: Bytes, itemsize: int, codec: int) -> list[bytes]:
+    """The chunks of elements; all of them, or a piece of whole chunks."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chunks = list(
+        return list(
             pool.map(lambda chunk: _encode_chunk(chunk, itemsize, codec), _chunks(data, itemsize))
         )
-    lengths = b"".join(len(chunk).to_bytes(8, "little") for chunk in chunks[:-1])
-    if len(lengths) + sum(map(len, chunks)) >= data.size:
-        return bytes([_STORED]) + data.tobytes()
-    return bytes([codec]) + lengths + b"".join(chunks)
 
 
 def decode_stream(

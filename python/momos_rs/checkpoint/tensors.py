@@ -80,7 +80,9 @@ def from_tensors(named: Iterable[tuple[str, torch.Tensor]], *, source: str) -> C
         if id(pool) not in numbers:
             numbers[id(pool)] = len(bases)
             read = pool.read
-            bases.append(Base(_NAMES[tensor.dtype], pool.numel, read, read_part=read.part))
+            # Where parts would take as much as the whole, there are none.
+            part = None if read.address is None else read.part
+            bases.append(Base(_NAMES[tensor.dtype], pool.numel, read, read_part=part))
         entries.append(Entry(name, tuple(tensor.shape), numbers[id(pool)], offset, strides))
     return Checkpoint(tuple(entries), tuple(bases), source)
 

@@ -88,11 +88,17 @@ def _handling_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main(
+    arguments: Sequence[str] | None = None,
+    command: click.Command | None = None,
+    name: str = "momos",
+) -> NoReturn:
     """Runs the command line and exits.
 
     Args:
         arguments: The arguments; those of the process by default.
+        command: What to run; the group of all commands by default.
+        name: What it is called.
     """
     with _handling_signals():
         _run(arguments)
@@ -100,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> NoReturn:
     try:
-        result = group.main(args=arguments, prog_name="momos", standalone_mode=False)
+        result = (command or group).main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:

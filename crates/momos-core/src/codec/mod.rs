@@ -65,3 +65,19 @@ impl Digest {
         format!("{:032x}", self.state.digest128())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_pieces_is_that_of_the_whole() {
+        let bytes: Vec<u8> = (0..5000u32).map(|i| (i * i >> 3) as u8).collect();
+        for step in [1, 7, 240, 1024, 5000] {
+            let mut pieces = Digest::new();
+            bytes.chunks(step).for_each(|piece| pieces.update(piece));
+            assert_eq!(pieces.finish(), digest(&bytes));
+        }
+        assert_eq!(Digest::new().finish(), digest(&[]));
+    }
+}

@@ -112,6 +112,11 @@ mod tests {
         assert!((estimate / 50_000.0 - 1.0).abs() < 0.05, "{estimate}");
         let halves = [(&values[..2_400_000], 4), (&values[2_400_000..], 4)];
         assert_eq!(sample(&halves, 3, &Monitor::new()).unwrap(), three);
+        let mut pieces = Sampler::new(400_000, 3).unwrap();
+        for piece in values.chunks(12 * 1001) {
+            pieces.add(piece, 4, &Monitor::new()).unwrap();
+        }
+        assert_eq!(pieces.repeats(), three);
         assert!(sample(&halves, 0, &Monitor::new()).is_err());
         let none = Repeats {
             distinct: 0,

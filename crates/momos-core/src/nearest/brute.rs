@@ -6,9 +6,8 @@
 //! and any that float32 cannot tell from it, is looked at again, with direct distances and a
 //! motif per lane.
 //!
-//! Motifs are sorted by norm: the rounding error of an expanded distance grows with the norms, so
-//! that a chunk of small motifs gets a small margin whatever the others are; and a chunk whose
-//! norms differ from the blocks' by more than their limits is skipped (the triangle inequality).
+//! The rounding error of an expanded distance grows with the norms, so that in norm shells (see
+//! [`super::shells`]) a chunk of small motifs gets a small margin whatever the others are.
 #![expect(
     clippy::needless_range_loop,
     reason = "lanes and coordinates index several arrays at once"
@@ -18,22 +17,18 @@ use rayon::prelude::*;
 
 use super::element::Element;
 use super::leader::{ExactDistance, Leader, Leaders, Rivals};
-use super::margin::Margin;
 use super::problem::{MotifSet, Problem};
 use super::search::Search;
+use super::shells::{CHUNK_LEN, CHUNK_VECTORS, LaneRivals, Shells};
 use super::simd::{Isa, LANES, Simd, Work, dispatch};
 use crate::error::Result;
 use crate::monitor::Monitor;
 
-/// Vectors of motifs in a chunk.
-const CHUNK_VECTORS: usize = 4;
 /// Coordinates that stream by between two visits to memory; the blocks of a group then stay in
 /// the first-level cache.
 const PANEL_LEN: usize = 256;
 /// Multiplications between two looks at the monitor, by one group of blocks; about a millisecond.
 const WORK_PER_CHECK: usize = 1 << 25;
-/// Coordinates of unused motifs: farther than any motif, yet with finite products.
-const FAR: f32 = (1u64 << 60) as f32;
 
 impl<T: Element> Search<T> for Motifs {
     fn search(
@@ -44,7 +39,9 @@ impl<T: Element> Search<T> for Motifs {
         nearest: &mut [u32],
     ) -> Result<()> {
         match isa {
-            Isa::Avx512 => search_tiled::<T, 2, 8>(problem, self, isa, monitor, nearest),
+            Isa::Avx512Vnni | Isa::Avx512 => {
+                search_tiled::<T, 2, 8>(problem, self, isa, monitor, nearest)
+            }
             Isa::Avx2 => search_tiled::<T, 1, 4>(problem, self, isa, monitor, nearest),
             Isa::Portable => search_tiled::<T, 1, 2>(problem, self, isa, monitor, nearest),
         }
@@ -84,82 +81,39 @@ fn search_tiled<T: Element, const VECTORS: usize, const TILE: usize>(
         )
 }
 
-/// The motifs sorted by norm and laid out for the kernels.
+/// The motifs in norm shells, and what expanded distances need.
 #[derive(Debug)]
 pub struct Motifs {
-    block_size: usize,
-    margin: Margin,
-    /// Sixteen motifs at a time, coordinate by coordinate.
-    coordinates: Vec<[f32; LANES]>,
-    /// Half of their squared norms.
+    shells: Shells,
+    /// Half of the squared norms.
     half_norms: Vec<[f32; LANES]>,
-    /// Their indices; `u32::MAX` where there is none.
-    indices: Vec<[u32; LANES]>,
-    chunks: Vec<Chunk>,
-    largest_norm: f64,
-}
-
-/// What is known of [`CHUNK_VECTORS`] vectors of motifs together.
-#[derive(Clone, Copy, Debug)]
-struct Chunk {
-    /// Smallest and largest norm (not squared).
-    norms: (f32, f32),
-    /// Error of its expanded distances.
-    error: f32,
+    /// Errors of the expanded distances of every chunk.
+    errors: Vec<f32>,
 }
 
 impl Motifs {
     /// Lays out the motifs to search, which are all different.
     pub fn pack<T: Element>(motifs: &MotifSet<'_, T>, candidates: &[u32]) -> Self {
-        let block_size = motifs.block_size();
-        let margin = Margin::new(block_size, motifs.exact_in_f32());
-        let mut by_norm: Vec<(f64, u32)> = candidates
-            .par_iter()
-            .map(|&motif| (squared_norm(motifs.scaled(motif)), motif))
+        let shells = Shells::new(motifs, candidates);
+        let norms = shells.squared_norms.iter();
+        let half_norms = norms
+            .map(|norms| norms.map(|norm| (0.5 * norm) as f32))
             .collect();
-        by_norm.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-
-        let chunk_count = by_norm.len().div_ceil(CHUNK_VECTORS * LANES);
-        let vector_count = chunk_count * CHUNK_VECTORS;
-        let mut coordinates = vec![[FAR; LANES]; vector_count * block_size];
-        let mut half_norms = vec![[f32::INFINITY; LANES]; vector_count];
-        let mut indices = vec![[u32::MAX; LANES]; vector_count];
-        for (place, &(norm, motif)) in by_norm.iter().enumerate() {
-            let (vector, lane) = (place / LANES, place % LANES);
-            let rows = &mut coordinates[vector * block_size..][..block_size];
-            for (row, value) in rows.iter_mut().zip(motifs.scaled(motif)) {
-                row[lane] = value;
-            }
-            half_norms[vector][lane] = (0.5 * norm) as f32;
-            indices[vector][lane] = motif;
-        }
-        let chunks = by_norm
-            .chunks(CHUNK_VECTORS * LANES)
-            .map(|motifs| {
-                let (smallest, largest) = (motifs[0].0, motifs[motifs.len() - 1].0);
-                Chunk {
-                    norms: (smallest.sqrt() as f32, largest.sqrt() as f32),
-                    error: margin.expanded(largest),
-                }
+        let errors = shells
+            .squared_norms
+            .chunks(CHUNK_VECTORS)
+            .map(|norms| {
+                let norms = norms.as_flattened().iter();
+                let largest = norms.filter(|norm| norm.is_finite());
+                shells.margin.expanded(largest.copied().fold(0.0, f64::max))
             })
             .collect();
-        let largest_norm = by_norm.last().map_or(0.0, |last| last.0);
         Self {
-            block_size,
-            margin,
-            coordinates,
+            shells,
             half_norms,
-            indices,
-            chunks,
-            largest_norm,
+            errors,
         }
     }
-}
-
-fn squared_norm(values: impl Iterator<Item = f32>) -> f64 {
-    values
-        .map(|value| f64::from(value) * f64::from(value))
-        .sum()
 }
 
 /// Some blocks, a lane each.
@@ -200,7 +154,7 @@ impl<const VECTORS: usize> Group<VECTORS> {
         first: usize,
         len: usize,
     ) {
-        let (fixed, per_norm) = motifs.margin.slack_terms(motifs.largest_norm);
+        let (fixed, per_norm) = motifs.shells.margin.slack_terms(motifs.shells.largest_norm);
         let (mut smallest, mut largest) = (f64::INFINITY, 0.0f64);
         for lane in 0..VECTORS * LANES {
             // Unused lanes repeat the last block.
@@ -217,7 +171,7 @@ impl<const VECTORS: usize> Group<VECTORS> {
             let slack = per_norm * norm as f32 + fixed;
             self.squared_norms[vector][place] = norm as f32;
             self.slacks[vector][place] = slack;
-            self.expanded_slacks[vector][place] = motifs.margin.expanded_slack(norm, slack);
+            self.expanded_slacks[vector][place] = motifs.shells.margin.expanded_slack(norm, slack);
         }
         self.norms = (smallest.sqrt() as f32, largest.sqrt() as f32);
         self.rival_chunks.clear();
@@ -272,36 +226,17 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
     #[inline(always)]
     fn leading_chunks<V: Simd>(&mut self, simd: V) -> Result<[Leaders<V>; VECTORS]> {
         let motifs = self.motifs;
-        let chunk_work = motifs.block_size * CHUNK_VECTORS * LANES * VECTORS * LANES;
+        let chunk_work = motifs.shells.block_size * CHUNK_LEN * VECTORS * LANES;
         let chunks_per_check = (WORK_PER_CHECK / chunk_work).max(1);
-        let middle = 0.5 * (self.group.norms.0 + self.group.norms.1);
-        let home = motifs
-            .chunks
-            .partition_point(|chunk| chunk.norms.1 < middle);
-        let (mut below, mut above) = (home, home);
+        let mut outwards = motifs.shells.outwards(self.group.norms);
         let mut leaders = [Leaders::new(simd); VECTORS];
         let mut reach = f32::MAX;
-        let mut seen = 0;
-        while below > 0 || above < motifs.chunks.len() {
-            if seen % chunks_per_check == 0 {
+        let mut count = 0;
+        while let Some(chunk) = outwards.next(reach) {
+            if count % chunks_per_check == 0 {
                 self.monitor.check()?;
             }
-            seen += 1;
-            let upwards = above < motifs.chunks.len() && (below == 0 || seen % 2 == 1);
-            if upwards {
-                if motifs.chunks[above].norms.0 - self.group.norms.1 > reach {
-                    above = motifs.chunks.len();
-                    continue;
-                }
-                above += 1;
-            } else {
-                if self.group.norms.0 - motifs.chunks[below - 1].norms.1 > reach {
-                    below = 0;
-                    continue;
-                }
-                below -= 1;
-            }
-            let chunk = if upwards { above - 1 } else { below };
+            count += 1;
             if self.chunk(simd, chunk, &mut leaders) {
                 reach = self.reach(simd, &leaders);
             }
@@ -317,13 +252,13 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
         chunk: usize,
         leaders: &mut [Leaders<V>; VECTORS],
     ) -> bool {
-        let minima = if self.motifs.block_size <= PANEL_LEN {
+        let minima = if self.motifs.shells.block_size <= PANEL_LEN {
             self.minima(simd, chunk)
         } else {
             self.minima_by_panels(simd, chunk)
         };
-        let error = simd.splat(self.motifs.chunks[chunk].error);
-        let relative = simd.splat(self.motifs.margin.relative());
+        let error = simd.splat(self.motifs.errors[chunk]);
+        let relative = simd.splat(self.motifs.shells.margin.relative());
         let mut changed = false;
         for vector in 0..VECTORS {
             let least = simd.sub(minima[vector], error);
@@ -350,6 +285,7 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
             limit = simd.max(limit, direct);
         }
         self.motifs
+            .shells
             .margin
             .reach(simd.reduce_max(limit), self.group.norms.1)
     }
@@ -357,10 +293,10 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
     /// Smallest expanded distance to the chunk's motifs, for every block.
     #[inline(always)]
     fn minima<V: Simd>(&self, simd: V, chunk: usize) -> [V::Floats; VECTORS] {
-        let size = self.motifs.block_size;
+        let size = self.motifs.shells.block_size;
         let mut minima = [simd.splat(f32::INFINITY); VECTORS];
         for vector in chunk * CHUNK_VECTORS..(chunk + 1) * CHUNK_VECTORS {
-            let rows = &self.motifs.coordinates[vector * size..][..size];
+            let rows = &self.motifs.shells.coordinates[vector * size..][..size];
             let (half_norms, _) = self.motifs.half_norms[vector].as_chunks::<TILE>();
             for (part, half_norms) in half_norms.iter().enumerate() {
                 let mut sums = [[simd.splat(0.0); VECTORS]; TILE];
@@ -381,7 +317,7 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
     /// The same where the blocks are so long that the group would not stay in cache.
     #[inline(always)]
     fn minima_by_panels<V: Simd>(&mut self, simd: V, chunk: usize) -> [V::Floats; VECTORS] {
-        let size = self.motifs.block_size;
+        let size = self.motifs.shells.block_size;
         let vectors = chunk * CHUNK_VECTORS..(chunk + 1) * CHUNK_VECTORS;
         self.group.partial.clear();
         for vector in vectors.clone() {
@@ -395,7 +331,8 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
             let (partial, _) = self.group.partial.as_chunks_mut::<TILE>();
             for (number, partial) in partial.iter_mut().enumerate() {
                 let vector = vectors.start + number * TILE / LANES;
-                let rows = &self.motifs.coordinates[vector * size + start..vector * size + end];
+                let rows =
+                    &self.motifs.shells.coordinates[vector * size + start..vector * size + end];
                 let mut sums = [[simd.splat(0.0); VECTORS]; TILE];
                 for i in 0..TILE {
                     for v in 0..VECTORS {
@@ -422,50 +359,19 @@ impl<const VECTORS: usize, const TILE: usize> GroupSearch<'_, VECTORS, TILE> {
     /// Shows a block the chunk's motifs, by direct distances.
     #[inline(always)]
     fn offer_chunk<V: Simd>(&mut self, simd: V, leader: &mut Leader, chunk: u32, lane: usize) {
-        let size = self.motifs.block_size;
         let (vector, place) = (lane / LANES % VECTORS, lane % LANES);
-        let first = chunk as usize * CHUNK_VECTORS;
-        let rows = &self.motifs.coordinates[first * size..(first + CHUNK_VECTORS) * size];
-        let mut sums = [simd.splat(0.0); CHUNK_VECTORS];
-        for (d, block) in self.group.coordinates.iter().enumerate() {
-            let x = simd.splat(block[vector][place]);
-            for i in 0..CHUNK_VECTORS {
-                let difference = simd.sub(x, simd.load(&rows[i * size + d]));
-                sums[i] = simd.mul_add(difference, difference, sums[i]);
-            }
-        }
-        let mut smallest = sums[0];
-        for sum in &sums[1..] {
-            smallest = simd.min(smallest, *sum);
-        }
-        let smallest = simd.reduce_min(smallest);
-        if smallest > leader.limit() {
-            return;
-        }
-        let margin = (
-            self.motifs.margin.relative(),
-            self.group.slacks[vector][place],
+        let group = &mut *self.group;
+        self.motifs.shells.offer(
+            simd,
+            chunk as usize,
+            group.coordinates.iter().map(|row| row[vector][place]),
+            group.slacks[vector][place],
+            leader,
+            &mut LaneRivals {
+                lane: lane as u32,
+                all: &mut group.rivals,
+            },
         );
-        let limit = simd.splat(leader.limit().min(smallest * margin.0 + margin.1));
-        for i in 0..CHUNK_VECTORS {
-            let mut close = simd.bits(simd.le(sums[i], limit));
-            if close == 0 {
-                continue;
-            }
-            let distances = simd.to_array(sums[i]);
-            while close != 0 {
-                let place = close.trailing_zeros() as usize % LANES;
-                close &= close - 1;
-                let motif = self.motifs.indices[first + i][place];
-                leader.offer(
-                    distances[place],
-                    motif,
-                    margin,
-                    lane as u32,
-                    &mut self.group.rivals,
-                );
-            }
-        }
     }
 }
 

@@ -1,26 +1,30 @@
 //! Which kernel is expected to be fastest.
 
-use super::group_tree;
 use super::simd::Isa;
+use super::{group_tree, narrow};
 
 /// A way to search. All give the same answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kernel {
-    /// Every block against every motif.
+    /// Every block against every motif, in float32.
     Brute,
+    /// Every block against every motif of similar norm, in 8-bit integers; blocks of up to 1,024
+    /// values.
+    Narrow,
     /// Sixteen neighbouring blocks walk a k-d tree together; blocks of up to 8 values.
     GroupTree,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 2] = [Self::Brute, Self::GroupTree];
+    pub const ALL: [Self; 3] = [Self::Brute, Self::Narrow, Self::GroupTree];
 
     /// Its name in messages and plans.
     pub fn name(self) -> &'static str {
         match self {
             Self::Brute => "brute",
+            Self::Narrow => "narrow",
             Self::GroupTree => "group-tree",
         }
     }
@@ -29,6 +33,7 @@ impl Kernel {
     pub fn supports(self, block_size: usize) -> bool {
         match self {
             Self::Brute => true,
+            Self::Narrow => block_size <= narrow::MAX_BLOCK_SIZE,
             Self::GroupTree => block_size <= group_tree::MAX_BLOCK_SIZE,
         }
     }
@@ -43,10 +48,18 @@ impl Kernel {
         match self {
             Self::Brute => {
                 let pair = match isa {
-                    Isa::Avx512 | Isa::Avx2 => 0.0175 * (s + 2.0),
+                    Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => 0.0175 * (s + 2.0),
                     Isa::Portable => 0.048 * (s + 2.0),
                 };
                 m * (25.0 + 4.0 * s + k * pair) + k * (30.0 + 4.0 * s)
+            }
+            Self::Narrow => {
+                let pair = match isa {
+                    Isa::Avx512Vnni => 0.05,
+                    Isa::Avx512 | Isa::Avx2 => 0.1,
+                    Isa::Portable => 1.0,
+                };
+                m * (200.0 + 4.0 * s + k * pair) + k * (60.0 + 4.0 * s)
             }
             Self::GroupTree => {
                 // The walk costs `factor * k^power`: the longer the blocks, the less the boxes
@@ -62,7 +75,7 @@ impl Kernel {
                     (4.5, 0.66),
                 ];
                 let slower = match isa {
-                    Isa::Avx512 => 1.0,
+                    Isa::Avx512Vnni | Isa::Avx512 => 1.0,
                     Isa::Avx2 => 1.0 + 0.06 * s,
                     Isa::Portable => 2.6,
                 };

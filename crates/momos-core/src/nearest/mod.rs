@@ -15,7 +15,7 @@
 //! | `problem` | the checked input, its scale, the exact distance |
 //! | `margin` | what float32 may rule out, and why |
 //! | `leader` | the nearest so far, and its rivals |
-//! | `brute`, `group_tree` (over `kdtree`) | the kernels |
+//! | `brute`, `narrow` (over `shells`), `group_tree` (over `kdtree`) | the kernels |
 //! | `cost` | which kernel is expected to be fastest |
 //! | `search` | motifs made ready to be searched |
 //! | `simd` | sixteen lanes for every instruction set |
@@ -27,9 +27,11 @@ mod group_tree;
 mod kdtree;
 mod leader;
 mod margin;
+mod narrow;
 mod problem;
 pub(crate) mod row_set;
 mod search;
+mod shells;
 mod simd;
 
 pub use cost::{Kernel, Plan};

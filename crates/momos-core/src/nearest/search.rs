@@ -10,7 +10,7 @@ use super::element::Element;
 use super::problem::{MotifSet, Problem};
 use super::row_set::{Equality, RowSet};
 use super::simd::Isa;
-use super::{brute, group_tree};
+use super::{brute, group_tree, narrow};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 
@@ -314,6 +314,7 @@ fn prepare<T: Element>(
         (Kernel::GroupTree, 6) => tree::<T, 6>(motifs, candidates, monitor),
         (Kernel::GroupTree, 7) => tree::<T, 7>(motifs, candidates, monitor),
         (Kernel::GroupTree, 8) => tree::<T, 8>(motifs, candidates, monitor),
+        (Kernel::Narrow, _) => Ok(Box::new(narrow::Motifs::pack(motifs, candidates))),
         _ => Ok(Box::new(brute::Motifs::pack(motifs, candidates))),
     }
 }

@@ -341,6 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_whole_chunks_make_the_same_stream() {
+        let (tree, places) = large();
+        for effort in [Effort::Default, Effort::Best] {
+            let coding = Coding::new(&places[trial(places.len())], &tree, 0, effort);
+            let mut chunks = Vec::new();
+            for piece in places.chunks(coding.blocks_per_chunk()) {
+                chunks.extend(coding.encode(piece, &tree, &Monitor::new()).unwrap());
+            }
+            let mut stream = coding.head();
+            chunks::join(&mut stream, &chunks);
+            assert_eq!(
+                stream,
+                encode(&places, &tree, 0, effort, &Monitor::new()).unwrap()
+            );
+        }
+        assert_eq!(trial(3), 0..3);
+        assert_eq!(trial(TRIAL_BLOCKS + 9), 4..TRIAL_BLOCKS + 4);
+    }
+
+    #[test]
     fn several_chunks_decode_alike_at_any_number_of_threads() {
         let (tree, places) = large();
         let one = rayon::ThreadPoolBuilder::new()
