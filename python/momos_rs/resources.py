@@ -59,7 +59,7 @@ class Resources:
 
     Attributes:
         memory: Bytes of memory of this process, beyond what the program takes itself; by default
-            half of what is free, and more if the motifs need it.
+            its share of half of what is free, and more if the motifs need it.
         threads: Number of threads; all cores by default.
         folder: Where temporary files go, which have no name; the system's place by default.
         team: The processes that work together.
@@ -96,14 +96,12 @@ class Resources:
         fixed = motif_bytes(motifs, block_size, wide=wide)
         work = row + _SEARCH_BYTES_PER_BLOCK + per_block
         least = fixed + min(blocks, BLOCKS_PER_BATCH) * (row + work)
-        budget = default_budget() if self.memory is None else self.memory
+        budget = self.memory
+        if budget is None:
+            budget = default_budget() // self.team.local_size
         if budget < least:
             if self.memory is not None:
-                raise InvalidArgumentError(
-                    f"making {motifs:,} motifs of {block_size} values takes {format_size(least)} "
-                    f"of memory at least, and {format_size(self.memory)} are allowed; allow it "
-                    f"more (--memory {format_size(least)}), or take fewer motifs"
-                )
+                raise InvalidArgumentError(self._too_little(least, motifs, block_size))
             budget = least
         free = budget - fixed
         kept = blocks * (row + _INDEX_BYTES)
@@ -114,6 +112,16 @@ class Resources:
         if in_memory:
             free -= indices
         return BlockPlan(_chunk(free // (row + work), blocks), False, in_memory)
+
+    def _too_little(self, least: int, motifs: int, block_size: int) -> str:
+        """Says how much memory motifs need."""
+        processes = self.team.local_size
+        each = "" if processes == 1 else f" in each of {processes} processes"
+        return (
+            f"making {motifs:,} motifs of {block_size} values takes {format_size(least)} of memory "
+            f"at least{each}, and {format_size(self.memory or 0)} are allowed; allow it more "
+            f"(--memory {format_size(least * processes)}), or take fewer motifs"
+        )
 
 
 _SEARCH_BYTES_PER_BLOCK = 32
@@ -148,11 +156,14 @@ def memory_budget(memory: int | str | None, processes: int = 1) -> int | None:
             None for the default.
         processes: Their number.
 
+    Returns:
+        Bytes, or None for the default.
+
     Raises:
         InvalidArgumentError: If that is no size.
     """
     if memory is None:
-        return None if processes == 1 else default_budget() // processes
+        return None
     nbytes = parse_size(memory) if isinstance(memory, str) else memory
     if nbytes < 1:
         raise InvalidArgumentError(f"memory must be at least one byte, not {nbytes}")
