@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from momos_rs import checkpoint, packing
+from momos_rs import checkpoint, packing, verify_file
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 
 # Imports and numpy's own memory are no part of packing; a run that packs nothing measures them.
@@ -88,7 +88,7 @@ def measure(model: Path, folder: Path, capacity: float, effort: str) -> dict[str
         for _ in range(REPEATS)
     ]
     report = sorted(packed, key=lambda each: sum(each["seconds"].values()))[REPEATS // 2]
-    assert packing.verify_file(archive, model).matches
+    assert verify_file(archive, model).matches
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import momos_rs.complexity as C  # noqa: N812
 from momos_rs.checkpoint import Base, Checkpoint, Entry
-from momos_rs.complexity.compression import StreamCompressor
+from momos_rs.complexity.compression import StreamCompressor, Workers
 from momos_rs.complexity.counting import BitStream, random_bdm
 from momos_rs.complexity.tables import model_row, tensor_rows, to_csv
 from momos_rs.errors import InvalidArgumentError
@@ -240,7 +240,8 @@ def test_compressors_are_those_of_the_standard_library():
 def test_segments_cost_next_to_nothing():
     rng = np.random.default_rng(0)
     data = rng.normal(size=1_000_000).astype("<f4").view(np.uint8)
-    with StreamCompressor(["gzip"], of="weights", total=data.size, threads=2) as compressor:
+    with Workers(2) as workers:
+        compressor = StreamCompressor(["gzip"], of="weights", total=data.size, workers=workers)
         for part in np.array_split(data, [7, 100_000, 2_000_001]):
             compressor.feed(part)
         (found,) = compressor.finish()
@@ -251,9 +252,10 @@ def test_segments_cost_next_to_nothing():
 def test_slow_compressors_can_be_given_a_sample():
     data = np.random.default_rng(0).integers(0, 9, 4_000_000, np.uint8)
     names = ["bz2", "lzma", "zstd"]
-    with StreamCompressor(
-        names, of="weights", total=data.size, sample=1_000_000, threads=2
-    ) as compressor:
+    with Workers(2) as workers:
+        compressor = StreamCompressor(
+            names, of="weights", total=data.size, sample=1_000_000, workers=workers
+        )
         compressor.feed(data[:1_700_000])
         compressor.feed(data[1_700_000:])
         found = {each.name: each for each in compressor.finish()}

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
         save,
         unpack,
         unpack_file,
-        verify_file,
     )
     from .projection import MoMos, ProjectionStats
     from .report import PackReport
+    from .verifying import verify_file
 
 __all__ = [
     "BDM",
@@ -101,7 +101,7 @@ _HOMES = {
     "save": ("packing", "save"),
     "unpack": ("packing", "unpack"),
     "unpack_file": ("packing", "unpack_file"),
-    "verify_file": ("packing", "verify_file"),
+    "verify_file": ("verifying", "verify_file"),
 }
 """Module and name of what is imported lazily."""
 

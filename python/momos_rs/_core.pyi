@@ -70,6 +70,7 @@ def compare_tensors(
     other: _Bytes,
     dtype: str,
     *,
+    before: _Difference | None = None,
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> _Difference: ...
@@ -96,10 +97,43 @@ def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def sample_repeats(
     tensors: Sequence[tuple[_Bytes, int]], block_size: int, *, threads: int | None = None
 ) -> tuple[int, int]: ...
+def trial_blocks(blocks: int) -> tuple[int, int]: ...
+
+@final
+class Digest:
+    def __new__(cls) -> Digest: ...
+    def update(self, data: _Bytes) -> None: ...
+    def hexdigest(self) -> str: ...
+
+@final
+class RepeatSampler:
+    def __new__(cls, blocks: int, block_size: int) -> RepeatSampler: ...
+    def add(self, data: _Bytes, itemsize: int, *, threads: int | None = None) -> None: ...
+    @property
+    def repeats(self) -> tuple[int, int]: ...
+
+@final
+class IndexEncoder:
+    @property
+    def head(self) -> _Bytes: ...
+    @property
+    def fixed_head(self) -> _Bytes: ...
+    @property
+    def blocks_per_piece(self) -> int: ...
+    def worst_case(self, blocks: int) -> int: ...
+    def encode(
+        self,
+        indices: _Indices,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> tuple[_Bytes, _Indices]: ...
+    def encode_fixed(self, indices: _Indices, *, threads: int | None = None) -> _Bytes: ...
 
 @final
 class IndexCode:
     def __new__(cls, length_counts: Sequence[int]) -> IndexCode: ...
+    def encoder(self) -> IndexEncoder: ...
     @property
     def motifs(self) -> int: ...
     def encode(
@@ -109,11 +143,13 @@ class IndexCode:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Bytes: ...
+    def blocks_per_chunk(self, stream: _Bytes) -> int: ...
     def decode(
         self,
         stream: _Bytes,
         blocks: int,
         *,
+        part: tuple[int, int] | None = None,
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Indices: ...
@@ -122,6 +158,9 @@ class IndexCode:
 @final
 class MotifTree:
     def __new__(cls, table: _Bytes, block_size: int, dtype: str) -> MotifTree: ...
+    def encoder(
+        self, trial: _Indices, *, row_blocks: int = 0, effort: str = "default"
+    ) -> IndexEncoder: ...
     @property
     def motifs(self) -> int: ...
     @property
@@ -135,11 +174,13 @@ class MotifTree:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Bytes: ...
+    def blocks_per_chunk(self, stream: _Bytes) -> int: ...
     def decode(
         self,
         stream: _Bytes,
         blocks: int,
         *,
+        part: tuple[int, int] | None = None,
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> _Indices: ...
@@ -160,7 +201,11 @@ class SignCounter:
 def pack_signs(data: _Bytes, dtype: str) -> _Bytes: ...
 def zero_non_finite(data: _Bytes, dtype: str) -> _Bytes: ...
 def weight_statistics(
-    data: _Bytes, dtype: str, *, threads: int | None = None
+    data: _Bytes,
+    dtype: str,
+    *,
+    before: tuple[int, int, int, int, float, float, float, float] | None = None,
+    threads: int | None = None,
 ) -> tuple[int, int, int, int, float, float, float, float]: ...
 def finite_range(
     data: _Bytes, dtype: str, *, threads: int | None = None
@@ -178,6 +223,24 @@ def level_plane_complexities(
     *,
     threads: int | None = None,
 ) -> list[float]: ...
+def level_plane_counts(
+    data: _Bytes,
+    dtype: str,
+    columns: int,
+    bits: int,
+    low: float,
+    high: float,
+    *,
+    threads: int | None = None,
+) -> list[_Counts]: ...
+
+@final
+class QuantileSearch:
+    def __new__(cls, n: int, qs: Sequence[float]) -> QuantileSearch: ...
+    def add(self, data: _Bytes, dtype: str, *, threads: int | None = None) -> None: ...
+    def turn(self) -> None: ...
+    def values(self) -> list[float]: ...
+
 def bdm_of_counts(counts: _Counts, complexities: _Complexities) -> float: ...
 def block_entropy(counts: _Counts) -> tuple[int, int, float, float]: ...
 def ctm_strings(length: int) -> _Complexities: ...
@@ -272,6 +335,19 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
+@final
+class DistinctBlocks:
+    def __new__(cls, block_size: int, limit: int, *, wide: bool = False) -> DistinctBlocks: ...
+    def add(
+        self,
+        blocks: _Floats,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> _Indices | None: ...
+    @property
+    def rows(self) -> _Floats: ...
 
 @final
 class CtmTable:
@@ -392,3 +468,12 @@ def decode_grid(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> GridTensor: ...
+def decode_grid_chunks(
+    stream: _Bytes,
+    elements: int,
+    chunks: tuple[int, int],
+    dtype: str,
+    *,
+    threads: int | None = None,
+) -> _Bytes: ...
+def grid_order(stream: _Bytes, elements: int) -> tuple[int, int, bool, int]: ...

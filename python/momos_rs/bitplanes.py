@@ -33,6 +33,7 @@ __all__ = [
     "matrix_columns",
     "quantisation_range",
     "qubd",
+    "tails",
     "tiled_plane",
 ]
 
@@ -208,9 +209,14 @@ def quantisation_range(
     ends = _core.finite_range(data, dtype, threads=threads)
     if ends is None or not robust:
         return ends
-    tail = (1.0 - percentile / 100.0) / 2.0
-    low, high = _core.quantiles(data, dtype, [tail, 1.0 - tail], threads=threads)
+    low, high = _core.quantiles(data, dtype, tails(percentile), threads=threads)
     return low, high
+
+
+def tails(percentile: float) -> list[float]:
+    """The quantiles between which that share of the weights, in percent, lies."""
+    tail = (1.0 - percentile / 100.0) / 2.0
+    return [tail, 1.0 - tail]
 
 
 def level_planes(

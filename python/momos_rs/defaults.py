@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 __all__ = [
+    "BLOCKS_PER_MOTIF",
     "BLOCK_SIZE",
     "CAPACITY",
     "EFFORT",
@@ -23,6 +24,7 @@ __all__ = [
     "STEP",
     "STEP_EXPONENT",
     "STRUCTURED_METHODS",
+    "TOLERANCE",
     "Effort",
     "Method",
     "MotifDtype",
@@ -50,6 +52,14 @@ METHOD: Method = "kmeans"
 # On a sentence encoder of 22.7M weights six iterations raise the cosine of its embeddings to the
 # original's from 0.974 to 0.984; later ones gain little.
 ITERATIONS = 6
+TOLERANCE = 1e-5
+"""K-means ends after an iteration that lowers the distortion by a smaller share. Six iterations are
+over before that on every model tried."""
+
+BLOCKS_PER_MOTIF = 256
+"""Motifs are refined on at most so many blocks each, as faiss does; that leaves alone what has a
+capacity of 1/256 or more."""
+
 SEED = 0
 FORCE_ZERO = True
 EFFORT: Effort = "default"

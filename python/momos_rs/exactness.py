@@ -10,9 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from . import _core
 from .checkpoint import Base
 from .dtypes import dtype
@@ -25,6 +22,8 @@ MOST_BLOCK_SIZE = 32
 
 WORTHWHILE = 0.5
 """An exact mosaic pays if the paper's bound on it is at most this share of the weights' bits."""
+
+_ELEMENTS_PER_PIECE = 1 << 22
 
 PREFERENCE = 0.95
 """The block size asked for is taken unless another one's bound is below this share of its own."""
@@ -65,8 +64,7 @@ def find_exact_mosaic(
     """
     if not bases:
         return None
-    data = [(base.read(), dtype(base.dtype).itemsize) for base in bases]
-    single = _estimate(data, 1, threads)
+    single = _estimate(bases, 1, threads)
     # The values of k motifs of s values are at most k * s, so if single values hardly repeat, no
     # blocks do.
     if single.distinct_bits > WORTHWHILE * single.weight_bits:
@@ -74,26 +72,34 @@ def find_exact_mosaic(
     found = {1: single}
     for size in (block_size, *range(2, MOST_BLOCK_SIZE + 1)):
         if size not in found:
-            found[size] = _estimate(data, size, threads)
+            found[size] = _estimate(bases, size, threads)
     best = min(found.values(), key=lambda each: each.bound)
     if found[block_size].bound * PREFERENCE <= best.bound:
         best = found[block_size]
     return best if best.bound <= WORTHWHILE * best.weight_bits else None
 
 
-def _estimate(
-    data: Sequence[tuple[npt.NDArray[np.uint8], int]], block_size: int, threads: int | None
-) -> ExactMosaic:
-    distinct, one_in = _core.sample_repeats(data, block_size, threads=threads)
-    blocks = sum(-(-part.size // (itemsize * block_size)) for part, itemsize in data)
-    width = max(itemsize for _, itemsize in data)
+def _estimate(bases: Sequence[Base], block_size: int, threads: int | None) -> ExactMosaic:
+    sampler = _core.RepeatSampler(sum(base.numel // block_size for base in bases), block_size)
+    for base in bases:
+        itemsize = dtype(base.dtype).itemsize
+        # Pieces of whole blocks.
+        cut = _ELEMENTS_PER_PIECE // block_size * block_size
+        whole = base.read() if base.read_part is None else None
+        for start in range(0, base.numel, cut):
+            stop = min(start + cut, base.numel)
+            part = whole[start * itemsize : stop * itemsize] if whole is not None else None
+            sampler.add(base.part(start, stop) if part is None else part, itemsize, threads=threads)
+    distinct, one_in = sampler.repeats
+    blocks = sum(-(-base.numel // block_size) for base in bases)
+    width = max(dtype(base.dtype).itemsize for base in bases)
     # Partial blocks are not sampled; they may each be a motif of their own.
-    expected = min(distinct * one_in + len(data), blocks)
+    expected = min(distinct * one_in + len(bases), blocks)
     spread = one_in * math.ceil(4 * math.sqrt(distinct) + 8) if one_in > 1 else 0
     return ExactMosaic(
         block_size=block_size,
         motifs=min(expected + spread, blocks),
         distinct_bits=expected * block_size * 8 * width,
         bound=mosaic_bound(blocks, expected, block_size, 8 * width),
-        weight_bits=8 * sum(part.size for part, _ in data),
+        weight_bits=8 * sum(base.nbytes for base in bases),
     )

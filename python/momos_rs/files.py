@@ -62,8 +62,8 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     mode = 0o666 if permissions is None else 0o600
     temporary = target.with_name(f".{target.name[:_NAME_PART]}.{secrets.token_hex(8)}.partial")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, mode)
-    try:
+    try:  # before the file is there, since a signal may come right behind
+        descriptor = os.open(temporary, flags, mode)
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()

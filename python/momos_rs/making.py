@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from . import _core, dials
+from . import _core, defaults, dials
 from .archive.document import GridRecord
 from .archive.writer import ArchiveSummary, GridSections, write_sections
 from .checkpoint.model import Checkpoint
 from .defaults import STRUCTURED_METHODS
 from .dials import Found, MissedError
 from .errors import InvalidArgumentError
-from .mosaic import Mosaic, Motifs, Progress, Refine, mosaic_of_bases
+from .lloyd import Lloyd
+from .mosaic import Mosaic, Motifs, Progress, Refine, compare_with_mosaic, mosaic_of_bases
+from .resources import Resources
 from .structured import GridMosaic, GridPacker, Sensitivity
+from .weighted import BYTES_PER_VALUE, BlockWeights, weighted_lloyd
 
 if TYPE_CHECKING:
     from .packing import PackOptions
@@ -70,6 +70,7 @@ class Maker:
         members: The bases that become part of the mosaic.
         copies: Bases that equal an earlier one.
         options: What is asked for.
+        resources: What may be used; what the options say by default.
         progress: Called while work goes on.
     """
 
@@ -79,12 +80,14 @@ class Maker:
         members: Sequence[int],
         copies: Mapping[int, int],
         options: PackOptions,
+        resources: Resources | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.model = model
         self.members = members
         self.copies = copies
         self.options = options
+        self.resources = options.resources() if resources is None else resources
         self.progress = progress
 
     def make(self) -> Made:
@@ -115,8 +118,12 @@ class Maker:
             refine: What takes the place of Lloyd's algorithm.
         """
         options = self.options
+        per_block = 0
         if refine is None:
-            refine = _core.lloyd if options.sensitivity is None else self._refine_by_weight
+            refine = Lloyd.refine
+            if options.sensitivity is not None:
+                refine = self._refine_by_weight
+                per_block = BYTES_PER_VALUE * options.block_size
         motifs = options.motifs if motifs is None else motifs
         mosaic = mosaic_of_bases(
             [self.model.bases[index] for index in self.members],
@@ -124,42 +131,57 @@ class Maker:
             capacity=options.capacity,
             motifs=motifs,
             method=options.method,
-            iterations=options.iterations,
+            training=options.training,
             seed=options.seed,
             force_zero=options.force_zero,
             motif_dtype=options.motif_dtype,
             refine=refine,
-            threads=options.threads,
+            per_block=per_block,
+            resources=self.resources,
             progress=self.progress,
         )
+        refines = options.method == "kmeans"
         settings = {
             "capacity": options.capacity if motifs is None else None,
             "method": options.method,
-            "iterations": options.iterations if options.method == "kmeans" else 0,
+            "iterations": options.iterations if refines else 0,
             "seed": options.seed,
             "force_zero": options.force_zero,
         }
+        if refines:
+            settings |= self._training_settings(mosaic.requested_motifs)
         return Made(mosaic, None, settings)
 
-    def _refine_by_weight(
-        self, blocks: Motifs, table: Motifs, iterations: int, **how: Any
-    ) -> tuple[Motifs, npt.NDArray[np.uint32], list[float]]:
-        from .weighted import block_weights, weighted_lloyd
+    def _training_settings(self, motifs: int) -> dict[str, Any]:
+        """What is not as usual in how motifs were refined."""
+        training = self.options.training
+        settings: dict[str, Any] = {}
+        if training.tolerance != defaults.TOLERANCE:
+            settings["tolerance"] = training.tolerance
+        if training.mini_batch:
+            settings["mini_batch"] = training.mini_batch
+        elif training.training_blocks(self.blocks, motifs) < self.blocks:
+            settings["training_blocks"] = training.blocks_per_motif
+        return settings
 
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of the members, m."""
+        size = self.options.block_size
+        return sum(_core.block_count(self.model.bases[each].numel, size) for each in self.members)
+
+    def _refine_by_weight(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
         assert self._sensitivities is not None
-        weights = block_weights(
+        weights = BlockWeights(
             [self.model.bases[index] for index in self.members],
             [self._sensitivities[index] for index in self.members],
             self.options.block_size,
         )
-        return weighted_lloyd(blocks, weights, table, iterations, **how)
+        return weighted_lloyd(lloyd, weights, table)
 
     def _free_by_target(self) -> Made:
         options = self.options
-        blocks = sum(
-            _core.block_count(self.model.bases[index].numel, options.block_size)
-            for index in self.members
-        )
+        blocks = self.blocks
         size = options.dials.most_bytes(self.model.nbytes, self.model.numel)
 
         def trial(motifs: float) -> tuple[float, Made]:
@@ -379,7 +401,7 @@ class Maker:
             settings={**made.settings, "effort": self.options.effort},
             grid=made.grid,
             effort=self.options.effort,
-            threads=self.options.threads,
+            resources=self.resources,
         )
 
     def errors(self, made: Made) -> tuple[float, float]:
@@ -387,14 +409,7 @@ class Maker:
         assert made.mosaic is not None
         distortion = energy = worst = 0.0
         for position, index in enumerate(self.members):
-            base = self.model.bases[index]
-            decoded = _core.scatter_blocks(
-                made.mosaic.motifs,
-                made.mosaic.tensor_indices(position),
-                base.numel,
-                base.dtype,
-            )
-            difference = _core.compare_tensors(base.read(), decoded, base.dtype)
+            difference = compare_with_mosaic(self.model.bases[index], made.mosaic, position)
             distortion += difference["distortion"]
             energy += difference["sum_of_squares"]
             if difference["sum_of_squares"]:

@@ -7,6 +7,7 @@ flattened in C order, its last block padded with zeros. Every block is represent
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -17,11 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, defaults
+from .blocks import Blocks
 from .checkpoint.model import Base, Entry
 from .checkpoint.views import gather
-from .dtypes import MOSAIC_DTYPES
+from .distinct import find_distinct
+from .dtypes import MOSAIC_DTYPES, dtype
 from .errors import InvalidArgumentError
+from .lloyd import Lloyd, Training
 from .precision import apply_precision, check_motif_dtype
+from .resources import (
+    BLOCKS_PER_BATCH,
+    PIECE_BYTES,
+    BlockPlan,
+    Resources,
+    memory_budget,
+    new_indices,
+    release,
+)
+from .team import Team
 
 if TYPE_CHECKING:
     import torch
@@ -32,18 +46,24 @@ __all__ = [
     "Progress",
     "build_mosaic",
     "common_dtype",
+    "compare_with_mosaic",
+    "exact_mosaic_of_bases",
     "mosaic_bound",
     "mosaic_of_bases",
     "motif_count",
+    "own_bases",
 ]
 
 Progress: TypeAlias = "Callable[[str, int, int], object]"
 """Called with a phase, the work done and the work in all, in units of that phase."""
 
-Refine: TypeAlias = "Callable[..., tuple[Motifs, npt.NDArray[np.uint32], list[float]]]"
-"""An algorithm with the arguments of ``_core.lloyd``."""
+Refine: TypeAlias = "Callable[[Lloyd, Motifs], tuple[Motifs, list[float]]]"
+"""An algorithm with the arguments of :meth:`Lloyd.refine <momos_rs.lloyd.Lloyd.refine>`."""
 
 Motifs: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float64]"
+
+
+_INDICES_PER_COUNT = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +100,13 @@ class Mosaic:
 
     def counts(self) -> npt.NDArray[np.uint64]:
         """Number of blocks that each motif represents, (k,) uint64."""
-        return np.bincount(self.indices, minlength=len(self.motifs)).astype(np.uint64)
+        counts = np.zeros(len(self.motifs), np.int64)
+        step = max(_INDICES_PER_COUNT, len(self.motifs))
+        for start in range(0, len(self.indices), step):
+            part = self.indices[start : start + step]
+            counts += np.bincount(part, minlength=len(self.motifs))
+            release(self.indices)
+        return counts.astype(np.uint64)
 
     def offsets(self) -> list[int]:
         """First block of each tensor, and the number of blocks at the end."""
@@ -98,6 +124,35 @@ class Mosaic:
         """The motifs as little-endian elements of :attr:`dtype`, row by row."""
         rows = np.arange(len(self.motifs), dtype=np.uint32)
         return _core.scatter_blocks(self.motifs, rows, self.motifs.size, self.dtype)
+
+
+def compare_with_mosaic(base: Base, mosaic: Mosaic, tensor: int) -> _core._Difference:
+    """How a mosaic differs from one of its tensors, in memory for a piece of it.
+
+    Args:
+        base: The tensor.
+        mosaic: The mosaic.
+        tensor: The tensor's number in the mosaic.
+    """
+    indices = mosaic.tensor_indices(tensor)
+    size = mosaic.block_size
+    itemsize = dtype(base.dtype).itemsize
+    start = 0
+    difference = None
+    for original in base.pieces(PIECE_BYTES):
+        stop = start + len(original) // itemsize
+        # Whole blocks around the piece.
+        first, last = start // size, -(-stop // size)
+        count = min(last * size, base.numel) - first * size
+        decoded = _core.scatter_blocks(mosaic.motifs, indices[first:last], count, base.dtype)
+        cut = slice((start - first * size) * itemsize, (stop - first * size) * itemsize)
+        difference = _core.compare_tensors(original, decoded[cut], base.dtype, before=difference)
+        release(mosaic.indices)
+        start = stop
+    if difference is None:
+        nothing = np.zeros(0, np.uint8)
+        return _core.compare_tensors(nothing, nothing, base.dtype)
+    return difference
 
 
 def motif_count(blocks: int, capacity: float) -> int:
@@ -138,6 +193,10 @@ def build_mosaic(
     seed: int = defaults.SEED,
     force_zero: bool = defaults.FORCE_ZERO,
     motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
+    tolerance: float = defaults.TOLERANCE,
+    training_blocks: int = defaults.BLOCKS_PER_MOTIF,
+    mini_batch: int = 0,
+    memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Mosaic:
@@ -156,12 +215,21 @@ def build_mosaic(
         capacity: Motifs per block, c; ignored if ``motifs`` is given.
         motifs: Number of motifs, k; at most m are used.
         method: ``"kmeans"`` or ``"random"``.
-        iterations: Most iterations of Lloyd's algorithm.
+        iterations: Most iterations of Lloyd's algorithm; with ``mini_batch``, the number of
+            batches.
         seed: Seed of the draw, 0 to 2^64 - 1.
         force_zero: Whether the zero block is a motif.
         motif_dtype: The precision of motifs that do not represent their blocks exactly: a type,
             or ``"fixed"`` for whole multiples of a step that adds at most 2% to the distortion,
             which ``"auto"`` chooses if they need fewer bits than the type of the tensors.
+        tolerance: Lloyd's algorithm ends after an iteration that lowers the distortion by a
+            smaller share; 0 to end only where no motif moves.
+        training_blocks: Motifs are refined on at most so many blocks per motif, drawn at random,
+            where there are more than those and than a million; 0 for all blocks.
+        mini_batch: If not 0, every iteration looks at so many blocks only, drawn at random, and
+            moves each motif to the mean of all blocks it was given so far (Sculley, 2010).
+        memory: Bytes of memory to use besides the tensors, or a size like ``"4G"``; half of what
+            is free by default. The result does not depend on it.
         threads: Number of threads; all cores by default. The result does not depend on it.
         progress: Called while work goes on.
 
@@ -185,13 +253,88 @@ def build_mosaic(
         capacity=capacity,
         motifs=motifs,
         method=method,
-        iterations=iterations,
+        training=Training(iterations, tolerance, training_blocks, mini_batch),
         seed=seed,
         force_zero=force_zero,
         motif_dtype=motif_dtype,
-        threads=threads,
+        resources=Resources(memory=memory_budget(memory), threads=threads),
         progress=progress,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one process does of a mosaic.
+
+    Attributes:
+        bases: The range of bases that are its own.
+        blocks: Its blocks, and those that follow up to the end of a batch that begins among them.
+        indices: Room for the motif of each.
+        common: Type of the motifs.
+        plan: How the blocks are gone through.
+        resources: What may be used.
+    """
+
+    bases: tuple[int, int]
+    blocks: Blocks
+    indices: npt.NDArray[np.uint32]
+    common: str
+    plan: BlockPlan
+    resources: Resources
+
+    def mosaic(self, motifs: Motifs, elements: Sequence[int], k: int, **known: Any) -> Mosaic:
+        """The mosaic of its own bases."""
+        own = tuple(elements[slice(*self.bases)])
+        return Mosaic(motifs, self.indices[: self.blocks.own], own, known.pop("dtype"), k, **known)
+
+    def distinct(self, limit: int, report: Progress) -> Motifs | None:
+        """The different blocks of all processes, if there are at most so many."""
+        return find_distinct(
+            self.blocks,
+            limit,
+            self.indices,
+            wide=self.common == "F64",
+            resources=self.resources,
+            progress=lambda done: report("gather", done, self.blocks.own),
+        )
+
+
+def _part(
+    bases: Sequence[Base],
+    block_size: int,
+    motifs: int,
+    resources: Resources,
+    *,
+    per_block: int = 0,
+) -> _Part:
+    """The share of this process of the blocks of some bases, to be represented by motifs."""
+    common = common_dtype([base.dtype for base in bases])
+    counts = [_core.block_count(base.numel, block_size) for base in bases]
+    share = resources.team.share(counts)
+    first = sum(counts[: share[0]])
+    own = sum(counts[slice(*share)])
+    # The batches, of which sums are formed, that begin within the share must be whole.
+    begin, end = (-(-edge // BLOCKS_PER_BATCH) * BLOCKS_PER_BATCH for edge in (first, first + own))
+    stop = min(end, sum(counts)) if end > begin else first + own
+    wide = common == "F64"
+    plan = resources.plan(stop - first, motifs, block_size, wide=wide, per_block=per_block)
+    blocks = Blocks(
+        bases,
+        block_size,
+        wide=wide,
+        plan=plan,
+        first=first,
+        own=own,
+        stop=stop,
+        threads=resources.threads,
+    )
+    indices = new_indices(len(blocks), plan, resources.folder)
+    return _Part(share, blocks, indices, common, plan, resources)
+
+
+def own_bases(bases: Sequence[Base], block_size: int, team: Team) -> tuple[int, int]:
+    """The range of bases whose mosaic :func:`mosaic_of_bases` gives to this process."""
+    return team.share([_core.block_count(base.numel, block_size) for base in bases])
 
 
 def mosaic_of_bases(
@@ -201,75 +344,92 @@ def mosaic_of_bases(
     capacity: float,
     motifs: int | None,
     method: defaults.Method,
-    iterations: int,
+    training: Training,
     seed: int,
     force_zero: bool,
     motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
-    refine: Refine = _core.lloyd,
-    threads: int | None = None,
+    refine: Refine = Lloyd.refine,
+    per_block: int = 0,
+    resources: Resources | None = None,
     progress: Progress | None = None,
 ) -> Mosaic:
-    """As :func:`build_mosaic`, of bases, which are read one after another.
+    """As :func:`build_mosaic`, of bases, which are read piece by piece.
 
-    ``refine`` takes the place of Lloyd's algorithm.
+    With several processes, each gets the mosaic of its share of the bases.
+
+    Args:
+        bases: The tensors.
+        block_size: As of :func:`build_mosaic`, like those that follow.
+        capacity: Motifs per block.
+        motifs: Number of motifs.
+        method: How motifs are chosen.
+        training: How they are refined.
+        seed: Seed of the draw.
+        force_zero: Whether the zero block is a motif.
+        motif_dtype: The precision of motifs.
+        refine: What takes the place of Lloyd's algorithm.
+        per_block: Bytes that it takes besides for each block in memory.
+        resources: What may be used.
+        progress: Called while work goes on.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range, there are no blocks, or the
+            memory is not enough.
     """
     if method not in defaults.METHODS:
         raise InvalidArgumentError(
             f"method must be one of {', '.join(defaults.METHODS)}, not {method!r}"
         )
-    if iterations < 0:
-        raise InvalidArgumentError(f"iterations must be at least 0, not {iterations}")
     check_motif_dtype(motif_dtype)
-    common = common_dtype([base.dtype for base in bases])
-    elements = tuple(base.numel for base in bases)
+    resources = resources or Resources()
     report = progress or (lambda _phase, _done, _total: None)
-
-    blocks = _gather(bases, block_size, common, threads, report)
-    m = len(blocks)
+    elements = [base.numel for base in bases]
+    m = sum(_core.block_count(each, block_size) for each in elements)
     if m == 0:
         raise InvalidArgumentError("there are no weights to make a mosaic of")
     if motifs is not None and motifs < 1:
         raise InvalidArgumentError(f"the number of motifs must be at least 1, not {motifs}")
     k = min(motifs, m) if motifs is not None else motif_count(m, capacity)
+    part = _part(bases, block_size, k, resources, per_block=per_block)
 
-    distinct = _core.distinct_blocks(blocks, k, threads=threads)
+    distinct = part.distinct(k, report)
     if distinct is not None:
-        first, indices = distinct
-        return Mosaic(blocks[first], indices, elements, common, k, exact=True)
+        return part.mosaic(distinct, elements, k, dtype=part.common, exact=True)
 
     chosen = _core.select_blocks(m, k, seed, force_zero=force_zero)
-    table = blocks[chosen]
+    drawn, largest = part.blocks.take(chosen)
+    table = resources.team.concatenate(drawn)
     if force_zero:
-        table = np.concatenate([np.zeros((1, block_size), blocks.dtype), table])
-
-    def assign(table: Motifs) -> npt.NDArray[np.uint32]:
-        return _core.nearest_motifs(
-            blocks, table, threads=threads, progress=lambda done: report("assign", done, m)
-        )
-
-    distortions: tuple[float, ...] = ()
-    if method == "random" or iterations == 0:
-        indices = assign(table)
+        table = np.concatenate([np.zeros((1, block_size), table.dtype), table])
+    lloyd = Lloyd(
+        blocks=part.blocks,
+        indices=part.indices,
+        largest=resources.team.largest(largest),
+        training=training,
+        plan=part.plan,
+        resources=resources,
+        seed=seed,
+        fixed_zero=force_zero,
+        progress=lambda done: report("assign", done, len(part.blocks)),
+    )
+    distortions: list[float] = []
+    if method == "random" or training.iterations == 0:
+        lloyd.assign(table)
     else:
-        total = m * (iterations + 1)
-        table, indices, refined = refine(
-            blocks,
-            table,
-            iterations,
-            fixed_zero=force_zero,
-            threads=threads,
-            progress=lambda done: report("refine motifs", done, total),
+        refining = dataclasses.replace(
+            lloyd, progress=lambda done: report("refine motifs", done, lloyd.searches)
         )
-        distortions = tuple(refined)
-    precise = apply_precision(blocks, table, indices, common, motif_dtype, assign)
-    return Mosaic(
+        table, distortions = refine(refining, table)
+    precise = apply_precision(
+        part.blocks, table, part.indices, part.common, motif_dtype, lloyd.assign, resources.team
+    )
+    return part.mosaic(
         precise.table,
-        precise.indices,
         elements,
-        precise.dtype,
         k,
+        dtype=precise.dtype,
         exact=False,
-        distortions=distortions,
+        distortions=tuple(distortions),
         step=precise.step,
     )
 
@@ -279,40 +439,20 @@ def exact_mosaic_of_bases(
     *,
     block_size: int,
     motifs: int,
-    threads: int | None = None,
+    resources: Resources | None = None,
     progress: Progress | None = None,
 ) -> Mosaic | None:
-    """The mosaic whose motifs are the distinct blocks; None if there are more than ``motifs``."""
-    common = common_dtype([base.dtype for base in bases])
+    """The mosaic whose motifs are the distinct blocks; None if there are more than ``motifs``.
+
+    With several processes, each gets the mosaic of its share of the bases.
+    """
     report = progress or (lambda _phase, _done, _total: None)
-    blocks = _gather(bases, block_size, common, threads, report)
-    distinct = _core.distinct_blocks(blocks, motifs, threads=threads)
+    part = _part(bases, block_size, motifs, resources or Resources())
+    distinct = part.distinct(motifs, report)
     if distinct is None:
         return None
-    first, indices = distinct
-    elements = tuple(base.numel for base in bases)
-    return Mosaic(blocks[first], indices, elements, common, len(first), exact=True)
-
-
-def _gather(
-    bases: Sequence[Base],
-    block_size: int,
-    motif_dtype: str,
-    threads: int | None,
-    report: Progress,
-) -> Motifs:
-    """The blocks of all bases, of which one at a time is in memory beside them."""
-    wide = motif_dtype == "F64"
-    counts = [_core.block_count(base.numel, block_size) for base in bases]
-    blocks = np.empty((sum(counts), block_size), np.float64 if wide else np.float32)
-    start = 0
-    for base, count in zip(bases, counts, strict=True):
-        blocks[start : start + count] = _core.gather_blocks(
-            [(base.read(), base.dtype)], block_size, wide=wide, threads=threads
-        )
-        start += count
-        report("gather", start, len(blocks))
-    return blocks
+    elements = [base.numel for base in bases]
+    return part.mosaic(distinct, elements, len(distinct), dtype=part.common, exact=True)
 
 
 def _read_entry(entry: Entry, base: Base) -> npt.NDArray[np.uint8]:

@@ -1,14 +1,14 @@
 """Packing a model into an archive, and back.
 
-This is what ``momos pack``, ``momos unpack`` and ``momos verify`` are thin layers over.
+This is what ``momos pack`` and ``momos unpack`` are thin layers over.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +17,35 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from . import _core, checkpoint, defaults
-from .ahead import map_ahead
-from .archive import Archive, ArchiveSummary, open_archive, write_archive
+from .allocator import give_back_freed_memory
+from .archive import PIECES_DECODED, ArchiveSummary, open_archive, write_archive
 from .archive.writer import write_sections
-from .checkpoint import Checkpoint, Entry
-from .checkpoint.views import gather
+from .checkpoint import Base, Checkpoint
+from .checkpoint.writing import bytes_in_another_order, check_suffix
 from .dials import Dials
 from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .exactness import find_exact_mosaic
 from .files import check_target
+from .lloyd import Training
 from .making import Made, Maker
+from .memory import share_out
 from .mosaic import (
     Mosaic,
     Progress,
     common_dtype,
+    compare_with_mosaic,
     exact_mosaic_of_bases,
     mosaic_bound,
     motif_count,
+    own_bases,
 )
 from .precision import check_motif_dtype
-from .report import PackReport, Record, Stopwatch, TensorReport, peak_memory
+from .progress import counted
+from .report import PackReport, Stopwatch, TensorReport, peak_memory
+from .resources import PIECE_BYTES, Resources, memory_budget
 from .selection import Decision, Selection, select
+from .team import SOLO, Team
 
 if TYPE_CHECKING:
     import torch
@@ -47,15 +54,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PackOptions",
-    "TensorVerification",
-    "VerifyReport",
     "load",
     "pack",
     "pack_file",
     "save",
     "unpack",
     "unpack_file",
-    "verify_file",
 ]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -66,6 +70,10 @@ ARCHIVE_SUFFIX = ".momos"
 MOST_FOR_EXACTNESS = 2.0
 """A model that is a mosaic already is packed as it is if the paper's bound on it is at most so many
 times that of the mosaic asked for."""
+
+
+_STRUCTURED_BYTES = 24
+"""Bytes for every weight that structured motifs take at the most."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,14 @@ class PackOptions:
         bits: Most bits of the archive per weight.
         max_error: Largest relative error over all tensors of the mosaic.
         max_tensor_error: Largest relative error of each of them.
+        tolerance: ``"kmeans"`` ends after an iteration that lowers the distortion by a smaller
+            share.
+        training_blocks: ``"kmeans"`` refines motifs on at most so many blocks per motif where
+            there are more than those and than a million; 0 for all blocks.
+        mini_batch: If not 0, every iteration of ``"kmeans"`` looks at so many blocks only; see
+            :mod:`momos_rs.lloyd`.
+        memory: Bytes of memory to use beyond what the program takes itself, or a size like
+            ``"4G"``; half of what is free by default. The archive does not depend on it.
     """
 
     block_size: int = defaults.BLOCK_SIZE
@@ -128,6 +144,10 @@ class PackOptions:
     bits: float | None = None
     max_error: float | None = None
     max_tensor_error: float | None = None
+    tolerance: float = defaults.TOLERANCE
+    training_blocks: int = defaults.BLOCKS_PER_MOTIF
+    mini_batch: int = 0
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in (*defaults.METHODS, *defaults.STRUCTURED_METHODS):
@@ -141,7 +161,8 @@ class PackOptions:
             raise InvalidArgumentError(
                 f"the exponent of the step must be finite, not {self.step_exponent}"
             )
-        self.dials  # noqa: B018 - checks them
+        # These check themselves.
+        _ = self.dials, self.training, memory_budget(self.memory)
         _core.block_count(0, self.block_size)
         if self.motifs is None:
             motif_count(0, self.capacity)
@@ -177,6 +198,19 @@ class PackOptions:
         )
 
     @property
+    def training(self) -> Training:
+        """How motifs are refined."""
+        return Training(self.iterations, self.tolerance, self.training_blocks, self.mini_batch)
+
+    def resources(self, team: Team = SOLO) -> Resources:
+        """What may be used by a process of a team, which shares the cores and the memory of its
+        machine."""
+        threads = self.threads
+        if threads is None and team.local_size > 1:
+            threads = max((os.cpu_count() or 1) // team.local_size, 1)
+        return Resources(memory_budget(self.memory, team.local_size), threads, team=team)
+
+    @property
     def selection(self) -> Selection:
         """Which tensors to take."""
         return Selection(tuple(self.include), tuple(self.exclude), self.all_parameters)
@@ -197,7 +231,8 @@ def pack(model: Model, *, progress: Progress | None = None, **options: Any) -> b
         InvalidArgumentError: If an option is out of its range.
     """
     target = io.BytesIO()
-    _pack(as_checkpoint(model), target, None, _options(options), progress, Stopwatch())
+    checked = _options(options)
+    _pack(as_checkpoint(model), target, None, checked, checked.resources(), progress, Stopwatch())
     return target.getvalue()
 
 
@@ -207,6 +242,7 @@ def pack_file(
     *,
     overwrite: bool = False,
     allow_pickle: bool = False,
+    team: Team = SOLO,
     progress: Progress | None = None,
     **options: Any,
 ) -> PackReport:
@@ -217,6 +253,8 @@ def pack_file(
         target: The archive; beside the source, with the suffix ``.momos``, by default.
         overwrite: Whether an existing target may be replaced.
         allow_pickle: Whether a source may run code of its own to be loaded.
+        team: The processes that pack together; all call this function alike, see
+            :mod:`momos_rs.processes`. The first one writes the archive.
         progress: Called with a phase, the work done and the work in all.
         **options: As the attributes of :class:`PackOptions`.
 
@@ -232,11 +270,15 @@ def pack_file(
     source = Path(source)
     target = Path(target) if target is not None else _beside(source, ARCHIVE_SUFFIX)
     checked = _options(options)
-    check_target(target, overwrite=overwrite)
+    if team.size > 1:
+        _check_divisible(checked)
+    if team.is_first:
+        check_target(target, overwrite=overwrite)
+    resources = checked.resources(team)
     watch = Stopwatch()
     with watch.phase("read"):
         model = checkpoint.read(source, allow_pickle=allow_pickle)
-    return _pack(model, target, overwrite, checked, progress, watch)
+    return _pack(model, target, overwrite, checked, resources, progress, watch)
 
 
 def save(model: Model, target: PathLike, *, overwrite: bool = False, **options: Any) -> None:
@@ -258,7 +300,8 @@ def save(model: Model, target: PathLike, *, overwrite: bool = False, **options: 
             raise InvalidArgumentError(f"{', '.join(options)}: only .momos files are packed")
         checkpoint.write(target, as_checkpoint(model), overwrite=overwrite)
         return
-    _pack(as_checkpoint(model), target, overwrite, _options(options), None, Stopwatch())
+    checked = _options(options)
+    _pack(as_checkpoint(model), target, overwrite, checked, checked.resources(), None, Stopwatch())
 
 
 def unpack(archive: bytes, *, max_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -285,6 +328,8 @@ def unpack_file(
     *,
     overwrite: bool = False,
     max_bytes: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Unpacks an archive into a checkpoint file.
 
@@ -294,6 +339,9 @@ def unpack_file(
             the source, in the format of the original, by default.
         overwrite: Whether an existing target may be replaced.
         max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
+        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
+            by default. The file does not depend on it.
+        progress: Called with a phase, the bytes done and the bytes in all.
 
     Returns:
         The path of the file.
@@ -302,6 +350,7 @@ def unpack_file(
         OSError: If a file cannot be read or written.
         CorruptionError: If the archive is damaged; then no file is written.
         UnsupportedVersionError: If it needs a newer version of momos.
+        InvalidArgumentError: If the memory is too little, or the suffix is unknown.
     """
     source = Path(source)
     with open_archive(source, max_bytes=max_bytes) as archive:
@@ -309,7 +358,25 @@ def unpack_file(
             origin = archive.document.source.get("format")
             target = _beside(source, ".safetensors" if origin == "safetensors" else ".pt")
         target = Path(target)
-        checkpoint.write(target, archive.checkpoint(), overwrite=overwrite)
+        check_suffix(target)
+        model = archive.checkpoint()
+        once, per_thread = archive.decoding_memory()
+        shares = share_out(
+            memory,
+            doing=f"unpacking {source}",
+            once=once + 2 * bytes_in_another_order(target, model),
+            per_thread=per_thread,
+            pieces=PIECES_DECODED,
+        )
+        archive.threads = shares.threads
+        checkpoint.write(
+            target,
+            model,
+            overwrite=overwrite,
+            piece_bytes=shares.piece_bytes,
+            threads=shares.threads,
+            progress=counted(progress, "unpack", model.nbytes),
+        )
     return target
 
 
@@ -335,101 +402,6 @@ def load(
     return checkpoint.to_state_dict(checkpoint.read(source, allow_pickle=allow_pickle))
 
 
-@dataclass(frozen=True)
-class TensorVerification(Record):
-    """How one tensor of an archive stands against the model.
-
-    Attributes:
-        name: Its name.
-        exact: Whether it equals the model's bit for bit.
-        relative_error: ``||w - w'||^2 / ||w||^2``; None where that cannot be computed.
-        problem: What is wrong with it, if anything.
-    """
-
-    name: str
-    exact: bool
-    relative_error: float | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class VerifyReport(Record):
-    """What verifying found; that it returned says that every section is whole.
-
-    Attributes:
-        archive: Path of the archive.
-        tensors: Number of tensors.
-        bytes: Bytes of the tensors, decoded.
-        codecs: Number of tensors by how they are stored and by which codec.
-        against: Path of the model, or None.
-        comparison: One entry per tensor, if there is a model.
-        matches: Whether the model has the same tensors, apart from errors of the mosaic.
-        seconds: Seconds it took.
-    """
-
-    archive: str
-    tensors: int
-    bytes: int
-    codecs: dict[str, int]
-    against: str | None
-    comparison: tuple[TensorVerification, ...]
-    matches: bool
-    seconds: float
-
-
-def verify_file(
-    source: PathLike,
-    against: PathLike | None = None,
-    *,
-    allow_pickle: bool = False,
-    max_bytes: int | None = None,
-    progress: Progress | None = None,
-) -> VerifyReport:
-    """Checks every digest of an archive and decodes everything, optionally against a model.
-
-    Args:
-        source: The archive.
-        against: The model it was packed from.
-        allow_pickle: Whether the model may run code of its own to be loaded.
-        max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
-        progress: Called with a phase, the work done and the work in all.
-
-    Raises:
-        OSError: If a file cannot be read.
-        CorruptionError: If the archive is damaged.
-        UnsupportedVersionError: If it needs a newer version of momos.
-    """
-    start = time.perf_counter()
-    with open_archive(source, max_bytes=max_bytes) as archive:
-        if against is None:
-            comparison: tuple[TensorVerification, ...] = ()
-            for done, _ in enumerate(archive.checkpoint().read_bases(), start=1):
-                if progress:
-                    progress("verify", done, len(archive.document.bases))
-        else:
-            model = checkpoint.read(against, allow_pickle=allow_pickle)
-            comparison = _compare(archive, model, progress)
-        return VerifyReport(
-            archive=str(source),
-            tensors=len(archive),
-            bytes=sum(base.nbytes for base in archive.document.bases),
-            codecs=_count_codecs(archive),
-            against=None if against is None else str(against),
-            comparison=comparison,
-            matches=not any(each.problem for each in comparison),
-            seconds=time.perf_counter() - start,
-        )
-
-
-def _count_codecs(archive: Archive) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in archive.document.entries:
-        stored = archive.document.stored(entry.base)
-        what = f"{stored}, {archive.codec(entry.base)}"
-        counts[what] = counts.get(what, 0) + 1
-    return counts
-
-
 def _options(options: Mapping[str, Any]) -> PackOptions:
     try:
         return PackOptions(**options)
@@ -452,19 +424,56 @@ def _beside(source: Path, suffix: str) -> Path:
     return resolved.with_name(name.removesuffix(".index") + suffix)
 
 
+def _check_divisible(options: PackOptions) -> None:
+    """Raises InvalidArgumentError if the work cannot be divided over processes."""
+    way_out = "pack with a single process instead: momos pack"
+    if options.method not in defaults.METHODS:
+        raise InvalidArgumentError(
+            f"method {options.method} cannot be divided over processes; {way_out}"
+        )
+    if options.dials:
+        raise InvalidArgumentError(
+            f"{options.dials.describe()} cannot be sought by several processes; {way_out}"
+        )
+    if options.sensitivity is not None:
+        raise InvalidArgumentError(
+            f"a sensitivity cannot be heeded by several processes; {way_out}"
+        )
+
+
+def _check_structured(model: Checkpoint, members: Sequence[int], options: PackOptions) -> None:
+    """Raises InvalidArgumentError if structured motifs do not fit into the memory asked for."""
+    budget = memory_budget(options.memory)
+    needed = _STRUCTURED_BYTES * sum(model.bases[index].numel for index in members)
+    if budget is not None and needed > budget:
+        raise InvalidArgumentError(
+            f"method {options.method} keeps all tensors in memory, about {needed:,} bytes, which "
+            f"is more than the {budget:,} of --memory; the methods "
+            f"{' and '.join(defaults.METHODS)} need not"
+        )
+
+
 def _pack(
     model: Checkpoint,
     target: Path | IO[bytes],
     overwrite: bool | None,
     options: PackOptions,
+    resources: Resources,
     progress: Progress | None,
     watch: Stopwatch,
 ) -> PackReport:
+    if options.memory is not None:
+        give_back_freed_memory()
+    if isinstance(target, Path):
+        resources = dataclasses.replace(resources, folder=target.absolute().parent)
+    team = resources.team
     with watch.phase("select"):
-        copies = find_copies(model)
-        decisions, members = _select(model, options, copies, options.block_size)
+        copies = find_copies(model, team)
+        decisions, members = _select(model, options, copies, options.block_size, team)
+    if options.method not in defaults.METHODS:
+        _check_structured(model, members, options)
     with watch.phase("mosaic"):
-        found = _find_exact(model, members, options, copies, progress)
+        found = _find_exact(model, members, options, copies, resources, progress)
         if found is not None:
             exact, decisions, members = found
             made = Made(exact, None, {"method": "exact"})
@@ -472,7 +481,7 @@ def _pack(
             members = []
             made = Made(None, None, {"method": "exact"})
         else:
-            made = Maker(model, members, copies, options, progress).make()
+            made = Maker(model, members, copies, options, resources, progress).make()
         mosaic = made.mosaic
     with watch.phase("encode and write"):
         stored = None if made.grid else mosaic
@@ -481,7 +490,7 @@ def _pack(
             "settings": {**made.settings, "effort": options.effort},
             "grid": made.grid,
             "effort": options.effort,
-            "threads": options.threads,
+            "resources": resources,
             "progress": progress,
         }
         if isinstance(target, Path):
@@ -498,19 +507,26 @@ def _pack(
             decisions,
             summary,
             "grid" if made.grid else "mosaic",
+            team,
             progress,
         )
     archive = str(target) if isinstance(target, Path) else None
-    return _report(
+    report = _report(
         model, archive, options, made, summary, tensors, distortion, energy, copies, watch
     )
+    peaks = team.join([report.peak_memory or 0])
+    return dataclasses.replace(report, peak_memory=max(peaks) or None)
 
 
 def _select(
-    model: Checkpoint, options: PackOptions, copies: Mapping[int, int], block_size: int
+    model: Checkpoint,
+    options: PackOptions,
+    copies: Mapping[int, int],
+    block_size: int,
+    team: Team,
 ) -> tuple[list[Decision], list[int]]:
     """The decision on every base, and the bases of the mosaic."""
-    decisions = select(model, options.selection, block_size)
+    decisions = select(model, options.selection, block_size, team)
     members = [
         index for index, decision in enumerate(decisions) if decision.mosaic and index not in copies
     ]
@@ -522,6 +538,7 @@ def _find_exact(
     members: Sequence[int],
     options: PackOptions,
     copies: Mapping[int, int],
+    resources: Resources,
     progress: Progress | None,
 ) -> tuple[Mosaic, list[Decision], list[int]] | None:
     """The mosaic that the model already is, with its decisions and members, if that pays."""
@@ -539,27 +556,45 @@ def _find_exact(
         asked = mosaic_bound(m, min(k, m), options.block_size, bits)
         if found.bound > MOST_FOR_EXACTNESS * asked:
             return None
-    decisions, members = _select(model, options, copies, found.block_size)
+    decisions, members = _select(model, options, copies, found.block_size, resources.team)
     mosaic = exact_mosaic_of_bases(
         [model.bases[index] for index in members],
         block_size=found.block_size,
         motifs=found.motifs,
-        threads=options.threads,
+        resources=resources,
         progress=progress,
     )
     return None if mosaic is None else (mosaic, decisions, members)
 
 
-def find_copies(model: Checkpoint) -> dict[int, int]:
-    """Bases that equal an earlier one, with that one's index."""
+def find_copies(model: Checkpoint, team: Team = SOLO) -> dict[int, int]:
+    """Bases that equal an earlier one, with that one's index.
+
+    Args:
+        model: The model.
+        team: The processes that look through it together.
+    """
+    first, stop = team.share([base.nbytes for base in model.bases])
+    digests = team.join([_digest(base) for base in model.bases[first:stop]])
     originals: dict[tuple[str, int, str], int] = {}
     copies = {}
-    for index, base in enumerate(model.bases):
-        data = base.read()
-        original = originals.setdefault((base.dtype, base.numel, _core.digest(data)), index)
-        if original != index and np.array_equal(model.bases[original].read(), data):
+    for index, (base, digest) in enumerate(zip(model.bases, digests, strict=True)):
+        original = originals.setdefault((base.dtype, base.numel, digest), index)
+        if original != index and _are_equal(model.bases[original], base):
             copies[index] = original
     return copies
+
+
+def _digest(base: Base) -> str:
+    digest = _core.Digest()
+    for piece in base.pieces(PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _are_equal(one: Base, other: Base) -> bool:
+    pairs = zip(one.pieces(PIECE_BYTES), other.pieces(PIECE_BYTES), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _measure(
@@ -570,28 +605,31 @@ def _measure(
     decisions: Sequence[Decision],
     summary: ArchiveSummary,
     stored: str,
+    team: Team,
     progress: Progress | None,
 ) -> tuple[tuple[TensorReport, ...], float, float]:
     """What became of each stored tensor, the distortion and the sum of squares of the mosaic."""
+    differences: dict[int, _core._Difference] = {}
+    if mosaic is not None:
+        bases = [model.bases[index] for index in members]
+        first, stop = own_bases(bases, mosaic.block_size, team)
+        own = []
+        for position, base in enumerate(bases[first:stop]):
+            own.append(compare_with_mosaic(base, mosaic, position))
+            if progress:
+                progress("measure", position + 1, stop - first)
+        differences = dict(zip(members, team.join(own), strict=True))
     names: list[list[str]] = [[] for _ in model.bases]
     for entry in model.entries:
         names[copies.get(entry.base, entry.base)].append(entry.name)
     reports = []
     distortion = energy = 0.0
-    places = {base: position for position, base in enumerate(members)}
     for index, base in enumerate(model.bases):
         if index in copies:
             continue
         error = relative = 0.0
-        if index in places:
-            assert mosaic is not None
-            difference = _core.compare_tensors(
-                base.read(),
-                _core.scatter_blocks(
-                    mosaic.motifs, mosaic.tensor_indices(places[index]), base.numel, base.dtype
-                ),
-                base.dtype,
-            )
+        if index in differences:
+            difference = differences[index]
             error = difference["distortion"]
             relative = _ratio(error, difference["sum_of_squares"])
             distortion += error
@@ -601,15 +639,13 @@ def _measure(
                 names=tuple(names[index]),
                 dtype=base.dtype,
                 elements=base.numel,
-                stored=stored if index in places else "exact",
+                stored=stored if index in differences else "exact",
                 bytes=summary.stream_bytes[index],
                 distortion=error,
                 relative_error=relative,
                 note=decisions[index].note,
             )
         )
-        if progress:
-            progress("measure", index + 1, len(model.bases))
     return tuple(reports), distortion, energy
 
 
@@ -629,13 +665,14 @@ def _report(
     notes = [f"{', '.join(each.names)} kept exact: {each.note}" for each in tensors if each.note]
     if copies:
         notes.append(f"{len(copies)} tensors equal another and are stored once")
-    m = len(mosaic.indices) if mosaic else 0
     k = mosaic.requested_motifs if mosaic else 0
-    bound = 0
+    m = bound = 0
     if mosaic is None:
         notes.append("no tensor became part of a mosaic; everything is stored exactly")
     else:
-        source_dtype = common_dtype([each.dtype for each in tensors if each.stored != "exact"])
+        stored = [each for each in tensors if each.stored != "exact"]
+        m = sum(_core.block_count(each.elements, mosaic.block_size) for each in stored)
+        source_dtype = common_dtype([each.dtype for each in stored])
         bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(source_dtype).itemsize)
         if mosaic.exact:
             notes.append(
@@ -651,7 +688,7 @@ def _report(
         source=model.source,
         archive=archive,
         weights=model.numel,
-        mosaic_weights=sum(mosaic.elements) if mosaic else 0,
+        mosaic_weights=sum(each.elements for each in tensors if each.stored != "exact"),
         blocks=m,
         block_size=mosaic.block_size if mosaic else options.block_size,
         motifs=k,
@@ -683,63 +720,3 @@ def _report(
 
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0
-
-
-def _compare(
-    archive: Archive, model: Checkpoint, progress: Progress | None
-) -> tuple[TensorVerification, ...]:
-    """Every tensor of the archive against the model's of the same name."""
-    ours = {entry.name: entry for entry in archive.document.entries}
-    theirs = {entry.name: entry for entry in model.entries}
-    results = [
-        TensorVerification(name, False, None, "is not in the archive")
-        for name in theirs
-        if name not in ours
-    ]
-    unpacked = archive.checkpoint()
-
-    def compare(name: str) -> TensorVerification:
-        if name in theirs:
-            return _compare_tensor(archive, unpacked, ours[name], model, theirs[name])
-        return TensorVerification(name, False, None, "is not in the model")
-
-    sizes = [unpacked.bases[entry.base].nbytes for entry in ours.values()]
-    for result in map_ahead(compare, list(ours), sizes):
-        results.append(result)
-        if progress:
-            progress("verify", len(results), len(ours))
-    return tuple(results)
-
-
-def _compare_tensor(
-    archive: Archive, unpacked: Checkpoint, entry: Entry, model: Checkpoint, other: Entry
-) -> TensorVerification:
-    base, other_base = unpacked.bases[entry.base], model.bases[other.base]
-    if (entry.shape, base.dtype) != (other.shape, other_base.dtype):
-        problem = (
-            f"is {base.dtype} {list(entry.shape)} in the archive and "
-            f"{other_base.dtype} {list(other.shape)} in the model"
-        )
-        return TensorVerification(entry.name, False, None, problem)
-    decoded, original = (
-        gather(entry, base, base.read()),
-        gather(other, other_base, other_base.read()),
-    )
-    if np.array_equal(original, decoded):
-        return TensorVerification(entry.name, True, 0.0)
-    if not _is_mosaic(archive, entry.base):
-        return TensorVerification(entry.name, False, None, "differs, though it is stored exactly")
-    difference = _core.compare_tensors(original, decoded, base.dtype)
-    if not math.isfinite(difference["distortion"]):
-        return TensorVerification(entry.name, False, None, "holds NaN or Inf in the model")
-    relative = _ratio(difference["distortion"], difference["sum_of_squares"])
-    return TensorVerification(entry.name, False, relative)
-
-
-def _is_mosaic(archive: Archive, index: int) -> bool:
-    copy_of = archive.document.bases[index].copy_of
-    stored = archive.document.stored(index if copy_of is None else copy_of)
-    return stored == "grid" or (
-        stored == "mosaic"
-        and not (archive.document.mosaic is not None and archive.document.mosaic.exact)
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .archive.writer import ArchiveSummary
 from .checkpoint.model import Checkpoint
 from .dtypes import dtype
 from .errors import InvalidArgumentError
+from .lloyd import Lloyd
 from .making import Made, Maker
 from .mosaic import Mosaic, Motifs, Progress, mosaic_bound
 from .packing import Model, PackOptions, as_checkpoint, find_copies
@@ -270,21 +271,12 @@ class _Sweep:
             self._makers[key] = maker
         return maker
 
-    def _refine(
-        self,
-        blocks: Motifs,
-        table: Motifs,
-        iterations: int,
-        *,
-        fixed_zero: bool,
-        threads: int | None,
-        progress: Callable[[int], object] | None,
-    ) -> tuple[Motifs, npt.NDArray[np.uint32], list[float]]:
+    def _refine(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
         """Lloyd's algorithm from the motifs of the capacity before, where there are some."""
         chosen = _core.select_blocks(
-            len(blocks), len(table), self._options.seed, force_zero=fixed_zero
+            len(lloyd.blocks), len(table), self._options.seed, force_zero=lloyd.fixed_zero
         )
-        zero = int(fixed_zero)
+        zero = int(lloyd.fixed_zero)
         if self._warm is not None and self._warm[0] == table.shape[1]:
             _, before, motifs = self._warm
             # The draws of fewer motifs are among those of more.
@@ -293,10 +285,9 @@ class _Sweep:
             found[found] = chosen[places[found]] == before[found]
             table = table.copy()
             table[places[found] + zero] = motifs[zero:][found]
-            iterations = math.ceil(iterations / 2)
-        result = _core.lloyd(
-            blocks, table, iterations, fixed_zero=fixed_zero, threads=threads, progress=progress
-        )
+            fewer = replace(lloyd.training, iterations=math.ceil(lloyd.training.iterations / 2))
+            lloyd = replace(lloyd, training=fewer)
+        result = lloyd.refine(table)
         self._warm = (table.shape[1], chosen, result[0])
         return result
 

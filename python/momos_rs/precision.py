@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, defaults
+from .blocks import Blocks, Floats, as_working, batch_bounds
 from .errors import InvalidArgumentError
+from .resources import release
+from .team import SOLO, Team
 
 __all__ = ["Precise", "apply_precision", "check_motif_dtype", "distortion"]
 
-Floats: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float64]"
 Indices: TypeAlias = "npt.NDArray[np.uint32]"
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _MANTISSA_BITS = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7}
 
-_BLOCKS_PER_SUM = 1 << 16
 _MOST_TRIALS = 8
 
 
@@ -51,31 +52,33 @@ def check_motif_dtype(name: str) -> None:
 
 
 def apply_precision(
-    blocks: Floats,
+    blocks: Blocks,
     table: Floats,
     indices: Indices,
     common: str,
     motif_dtype: defaults.MotifDtype,
     assign: Callable[[Floats], Indices],
+    team: Team = SOLO,
 ) -> Precise:
     """Rounds motifs and assigns the blocks again where that may matter.
 
     Args:
-        blocks: (m, s) the blocks.
+        blocks: The m blocks, of s values each.
         table: (k, s) motifs in working precision.
         indices: (m,) the nearest motif of each block.
         common: The narrowest type that holds all tensors.
         motif_dtype: The precision asked for.
         assign: Finds the nearest of other motifs for every block.
+        team: The processes that hold blocks.
 
     Raises:
         InvalidArgumentError: If a motif is too large for the type asked for.
     """
     if motif_dtype in ("auto", "fixed"):
-        error = distortion(blocks, table, indices)
+        error = distortion(blocks, table, indices, team)
         step = _grid_step(blocks, error)
         if step is not None and (motif_dtype == "fixed" or _pays(table, step, common)):
-            return _on_grid(blocks, table, error, step, common, assign)
+            return _on_grid(blocks, table, error, step, common, assign, team)
     name = _DTYPES.get(motif_dtype, common)
     if name == "F64" or (name == "F32" and table.dtype == np.float32):
         return Precise(table, indices, name)
@@ -89,22 +92,34 @@ def apply_precision(
     return Precise(rounded, assign(rounded), name)
 
 
-def distortion(blocks: Floats, table: Floats, indices: Indices) -> float:
-    """The sum of squared differences between blocks and their motifs."""
-    total = 0.0
-    for start in range(0, len(blocks), _BLOCKS_PER_SUM):
-        part = slice(start, start + _BLOCKS_PER_SUM)
-        difference = blocks[part].astype(np.float64) - table[indices[part]]
-        total += float(np.einsum("ij,ij->", difference, difference))
-    return total
+def distortion(blocks: Blocks, table: Floats, indices: Indices, team: Team = SOLO) -> float:
+    """The sum of squared differences between blocks and their motifs.
+
+    It is summed batch by batch in the order of all blocks. A batch belongs to the process in whose
+    range it begins, which has all of its blocks.
+    """
+    return team.ordered_sum(_distortions(blocks, table, indices))
 
 
-def _grid_step(blocks: Floats, error: float) -> float | None:
+def _distortions(blocks: Blocks, table: Floats, indices: Indices) -> Iterator[float]:
+    """The distortion of every batch."""
+    for start, chunk in blocks.chunks():
+        first = blocks.first + start
+        for batch, end in batch_bounds(first, first + len(chunk)):
+            part = chunk[batch - first : end - first].astype(np.float64)
+            difference = part - table[indices[batch - blocks.first : end - blocks.first]]
+            yield float(np.einsum("ij,ij->", difference, difference))
+        release(indices)
+
+
+def _grid_step(blocks: Blocks, error: float) -> float | None:
     """The step whose rounding adds its share to an error; None if there is no error to share.
 
     Rounding to a grid of step d adds d^2 / 12 to every value.
     """
-    step = math.sqrt(12 * defaults.FIXED_POINT_LOSS * error / max(blocks.size, 1))
+    step = math.sqrt(
+        12 * defaults.FIXED_POINT_LOSS * error / max(blocks.total * blocks.block_size, 1)
+    )
     return step if step > 0 and math.isfinite(step) else None
 
 
@@ -115,20 +130,21 @@ def _pays(table: Floats, step: float, common: str) -> bool:
 
 
 def _on_grid(
-    blocks: Floats,
+    blocks: Blocks,
     table: Floats,
     error: float,
     step: float,
     common: str,
     assign: Callable[[Floats], Indices],
+    team: Team,
 ) -> Precise:
     """Motifs on the coarsest grid tried that adds no more than its share to the error."""
     for _ in range(_MOST_TRIALS):
         # Adding zero makes -0 a 0, which is what its integer stands for.
         integers = np.rint(table.astype(np.float64) / step) + 0.0
-        rounded = _as_working(integers * step, table)
+        rounded = as_working(integers * step, table)
         indices = assign(rounded)
-        if distortion(blocks, rounded, indices) <= error * (1 + defaults.FIXED_POINT_LOSS):
+        if distortion(blocks, rounded, indices, team) <= error * (1 + defaults.FIXED_POINT_LOSS):
             break
         step *= 0.8
     else:
@@ -141,11 +157,4 @@ def _on_grid(
 def _round(table: Floats, name: str) -> Floats:
     rows = np.arange(len(table), dtype=np.uint32)
     rounded = _core.scatter_blocks(table, rows, table.size, name)
-    return _as_working(_core.gather_blocks([(rounded, name)], table.shape[1]), table)
-
-
-def _as_working(values: Floats, table: Floats) -> Floats:
-    """Values in the working precision of a table."""
-    if table.dtype == np.float64:
-        return values.astype(np.float64)
-    return values.astype(np.float32)
+    return as_working(_core.gather_blocks([(rounded, name)], table.shape[1]), table)

@@ -11,6 +11,8 @@ from .checkpoint.model import Base, Checkpoint, Entry
 from .dtypes import MOSAIC_DTYPES, dtype
 from .errors import InvalidArgumentError
 from .parameters import is_running_statistic
+from .resources import PIECE_BYTES
+from .team import SOLO, Team
 
 __all__ = ["Decision", "Selection", "select"]
 
@@ -46,13 +48,16 @@ class Decision:
     note: str = ""
 
 
-def select(checkpoint: Checkpoint, selection: Selection, block_size: int) -> list[Decision]:
+def select(
+    checkpoint: Checkpoint, selection: Selection, block_size: int, team: Team = SOLO
+) -> list[Decision]:
     """Decides for every base of a checkpoint.
 
     Args:
         checkpoint: The tensors. Those that are candidates are read once, to find NaN and Inf.
         selection: What to take.
         block_size: Values per block; smaller tensors stay exact.
+        team: The processes that look through the tensors together.
 
     Returns:
         One decision per base, in order.
@@ -70,10 +75,13 @@ def select(checkpoint: Checkpoint, selection: Selection, block_size: int) -> lis
     views: list[list[Entry]] = [[] for _ in checkpoint.bases]
     for entry in checkpoint.entries:
         views[entry.base].append(entry)
-    return [
-        _decide(base, entries, selection, block_size)
-        for base, entries in zip(checkpoint.bases, views, strict=True)
-    ]
+    first, stop = team.share([base.nbytes for base in checkpoint.bases])
+    return team.join(
+        [
+            _decide(checkpoint.bases[index], views[index], selection, block_size)
+            for index in range(first, stop)
+        ]
+    )
 
 
 def _decide(
@@ -94,9 +102,12 @@ def _decide(
         return Decision(mosaic=False, note=f"{base.dtype} has too few bits to gain from a mosaic")
     if base.numel < block_size:
         return Decision(mosaic=False, note=f"{base.numel} elements do not fill a block")
-    position = _core.survey_tensor(base.read(), base.dtype)["first_non_finite"]
-    if position is not None:
-        return Decision(mosaic=False, note=f"NaN or Inf at element {position}")
+    start = 0
+    for piece in base.pieces(PIECE_BYTES):
+        position = _core.survey_tensor(piece, base.dtype)["first_non_finite"]
+        if position is not None:
+            return Decision(mosaic=False, note=f"NaN or Inf at element {start + position}")
+        start += len(piece) // dtype(base.dtype).itemsize
     return Decision(mosaic=True)
 
 

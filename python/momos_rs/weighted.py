@@ -2,97 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .blocks import Blocks, as_working
 from .checkpoint.model import Base
+from .lloyd import Lloyd
 from .mosaic import Motifs
+from .resources import BlockPlan, release
 from .structured import Sensitivity
 
-__all__ = ["block_weights", "weighted_lloyd"]
+__all__ = ["BYTES_PER_VALUE", "BlockWeights", "weighted_lloyd"]
+
+BYTES_PER_VALUE = 40
+"""Bytes that each value in memory takes besides: its weight, and what is computed from both."""
 
 
-def block_weights(
-    bases: Sequence[Base], sensitivities: Sequence[Sensitivity], block_size: int
-) -> npt.NDArray[np.float32]:
-    """The weight of every entry of every block, (m, s); 0 for padding.
+class BlockWeights:
+    """The weight of every entry of every block; about 0 for padding.
 
     Args:
         bases: The tensors of the mosaic.
         sensitivities: For each, one weight or as many as it has elements.
         block_size: Values per block, s.
     """
-    parts = []
-    for base, sensitivity in zip(bases, sensitivities, strict=True):
-        values = np.broadcast_to(
-            np.asarray(sensitivity, np.float32).reshape(-1), (base.numel,)
-        ).astype("<f4")
-        parts.append((values.view(np.uint8), "F32"))
-    weights = _core.gather_blocks(parts, block_size)
-    largest = float(weights.max(initial=0.0))
-    # An entry without any weight still belongs somewhere.
-    scaled: npt.NDArray[np.float32] = (weights / largest if largest > 0 else weights) + 1e-6
-    return scaled
+
+    def __init__(
+        self, bases: Sequence[Base], sensitivities: Sequence[Sensitivity], block_size: int
+    ) -> None:
+        values = [np.asarray(each, np.float32).reshape(-1) for each in sensitivities]
+        self._blocks = Blocks(
+            [_base_of(each, base.numel) for each, base in zip(values, bases, strict=True)],
+            block_size,
+            wide=False,
+            plan=BlockPlan(chunk=1, keep=False, indices_in_memory=True),
+        )
+        self._largest = max((float(each.max(initial=0.0)) for each in values), default=0.0)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """The weights of the blocks from one number up to another, (stop - start, s)."""
+        weights = self._blocks.read(start, stop)
+        scaled = weights / self._largest if self._largest > 0 else weights
+        # An entry without any weight still belongs somewhere.
+        return (scaled + 1e-6).astype(np.float32, copy=False)
+
+
+def _base_of(values: npt.NDArray[np.float32], numel: int) -> Base:
+    def part(start: int, stop: int) -> npt.NDArray[np.uint8]:
+        some = values[start:stop] if values.size == numel else np.full(stop - start, values[0])
+        return np.ascontiguousarray(some, "<f4").view(np.uint8)
+
+    return Base("F32", numel, lambda: part(0, numel), read_part=part)
 
 
 def weighted_lloyd(
-    blocks: Motifs,
-    weights: npt.NDArray[np.float32],
-    motifs: Motifs,
-    iterations: int,
-    *,
-    fixed_zero: bool = False,
-    threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> tuple[Motifs, npt.NDArray[np.uint32], list[float]]:
+    lloyd: Lloyd, weights: BlockWeights, motifs: Motifs
+) -> tuple[Motifs, list[float]]:
     """Lloyd's algorithm with every motif at the weighted mean of its blocks.
 
     Blocks go to the motif at the smallest distance, as without weights; the motifs move towards
-    the entries that matter. The iteration of the smallest weighted distortion is kept.
+    the entries that matter. The iteration of the smallest weighted distortion is kept. All blocks
+    are looked at in every iteration, by a single process.
 
     Args:
-        blocks: (m, s).
-        weights: (m, s), positive.
+        lloyd: The blocks; their indices are found in place.
+        weights: The weights of the blocks, positive.
         motifs: (k, s), where to begin.
-        iterations: Most iterations.
-        fixed_zero: Whether motif 0 stays where it is.
-        threads: Number of threads; all cores by default.
-        progress: Called with the number of blocks assigned so far, over all iterations.
 
     Returns:
-        The motifs, the motif of each block, and the weighted distortion before the first and after
-        each iteration, relative to the mean weight.
+        The motifs, and the weighted distortion before the first and after each iteration, relative
+        to the mean weight.
     """
+    iterations = lloyd.training.iterations
+    fixed = int(lloyd.fixed_zero)
     table = motifs.astype(np.float64)
-    weighted = blocks.astype(np.float64) * weights
     distortions: list[float] = []
-    best: tuple[Motifs, npt.NDArray[np.uint32]] | None = None
-    m = len(blocks)
+    best = latest = motifs
     for iteration in range(iterations + 1):
-        current: Any = table.astype(blocks.dtype)
-
-        def report(done: int, before: int = iteration * m) -> None:
-            if progress:
-                progress(before + done)
-
-        indices = _core.nearest_motifs(blocks, current, threads=threads, progress=report)
-        errors = (blocks.astype(np.float64) - current[indices]) ** 2
-        distortion = float((errors * weights).sum() / weights.mean(dtype=np.float64))
-        if best is None or distortion < min(distortions):
-            best = (current, indices)
+        latest = as_working(table, motifs)
+        distortion, sums, totals = _assign(lloyd, weights, latest, iteration)
+        if not distortions or distortion < min(distortions):
+            best = latest
         distortions.append(distortion)
-        if iteration == iterations or (
-            iteration > 0 and distortions[-1] > 0.9999 * distortions[-2]
-        ):
+        if iteration > 0 and distortions[-1] > 0.9999 * distortions[-2]:
             break
+        moved = np.divide(sums, totals, out=table.copy(), where=totals > 0)
+        table[fixed:] = moved[fixed:]
+    if best is not latest:
+        lloyd.assign(best)
+    return best, distortions
+
+
+def _assign(
+    lloyd: Lloyd, weights: BlockWeights, motifs: Motifs, iteration: int
+) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Finds the nearest motifs; returns the weighted distortion, and for every entry of every
+    motif the sum of the weighted values and that of the weights."""
+    threads = lloyd.resources.threads
+    search = _core.MotifSearch(
+        motifs, blocks=len(lloyd.blocks), largest=lloyd.largest, threads=threads
+    )
+    sums, totals = np.zeros((2, *motifs.shape))
+    distortion = weight = 0.0
+    for start, blocks in lloyd.blocks.chunks():
+        done = iteration * len(lloyd.blocks) + start
+
+        def report(more: int, done: int = done) -> None:
+            if lloyd.progress:
+                lloyd.progress(done + more)
+
+        indices = search.nearest(blocks, threads=threads, progress=report)
+        lloyd.indices[start : start + len(blocks)] = indices
+        release(lloyd.indices)
+        first = lloyd.blocks.first + start
+        each = weights.read(first, first + len(blocks))
+        distortion += float((((blocks.astype(np.float64) - motifs[indices]) ** 2) * each).sum())
+        weight += float(each.sum(dtype=np.float64))
         for column in range(blocks.shape[1]):
-            sums = np.bincount(indices, weighted[:, column], len(table))
-            totals = np.bincount(indices, weights[:, column], len(table))
-            moved = np.divide(sums, totals, out=table[:, column].copy(), where=totals > 0)
-            table[int(fixed_zero) :, column] = moved[int(fixed_zero) :]
-    assert best is not None
-    return *best, distortions
+            weighted = blocks[:, column].astype(np.float64) * each[:, column]
+            np.add.at(sums[:, column], indices, weighted)
+            np.add.at(totals[:, column], indices, each[:, column].astype(np.float64))
+    mean = weight / (len(lloyd.blocks) * lloyd.blocks.block_size)
+    return distortion / mean, sums, totals

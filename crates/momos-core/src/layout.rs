@@ -14,7 +14,7 @@ use crate::monitor::Monitor;
 
 /// Elements that one task converts at a time; also the unit in which sums are formed, so that
 /// they do not depend on the number of threads.
-const ELEMENTS_PER_TASK: usize = 1 << 16;
+pub const ELEMENTS_PER_TASK: usize = 1 << 16;
 
 /// A tensor's elements as little-endian bytes in C order.
 #[derive(Clone, Copy, Debug)]
@@ -254,6 +254,22 @@ pub struct Difference {
 /// [`crate::ErrorKind::InvalidArgument`] if the tensors differ in type or size,
 /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by elements.
 pub fn compare(original: Weights<'_>, other: Weights<'_>, monitor: &Monitor) -> Result<Difference> {
+    compare_more(Difference::default(), original, other, monitor)
+}
+
+/// Goes on comparing where `before` ended, as [`compare`] of everything at once would.
+///
+/// The sums are the same if all but the last of the pieces have a multiple of
+/// [`ELEMENTS_PER_TASK`] elements.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_more(
+    before: Difference,
+    original: Weights<'_>,
+    other: Weights<'_>,
+    monitor: &Monitor,
+) -> Result<Difference> {
     if original.float != other.float || original.bytes.len() != other.bytes.len() {
         return Err(Error::invalid_argument(
             "only tensors of one type and size can be compared",
@@ -272,14 +288,12 @@ pub fn compare(original: Weights<'_>, other: Weights<'_>, monitor: &Monitor) -> 
         }
         part
     })?;
-    Ok(parts
-        .into_iter()
-        .fold(Difference::default(), |total, part| Difference {
-            distortion: total.distortion + part.distortion,
-            sum_of_squares: total.sum_of_squares + part.sum_of_squares,
-            largest: total.largest.max(part.largest),
-            changed: total.changed + part.changed,
-        }))
+    Ok(parts.into_iter().fold(before, |total, part| Difference {
+        distortion: total.distortion + part.distortion,
+        sum_of_squares: total.sum_of_squares + part.sum_of_squares,
+        largest: total.largest.max(part.largest),
+        changed: total.changed + part.changed,
+    }))
 }
 
 /// Applies `work` to corresponding pieces of two tensors, widened to f64; results in order.
@@ -343,6 +357,23 @@ mod tests {
         let survey = survey(weights, &Monitor::new()).unwrap();
         assert_eq!(survey.first_non_finite, Some(70_000));
         assert_eq!(survey.zeros, 1);
+    }
+
+    #[test]
+    fn pieces_compare_as_the_whole() {
+        let values: Vec<f32> = (0..4 * ELEMENTS_PER_TASK + 99)
+            .map(|i| (i % 1009) as f32 * 0.37)
+            .collect();
+        let shifted: Vec<f32> = values.iter().map(|value| value * 1.01 - 0.2).collect();
+        let (a, b) = (bytes(&values), bytes(&shifted));
+        let weights = |data| Weights::new(data, FloatType::F32).unwrap();
+        let whole = compare(weights(&a), weights(&b), &Monitor::new()).unwrap();
+        let mut total = Difference::default();
+        let step = 2 * ELEMENTS_PER_TASK * 4;
+        for (a, b) in a.chunks(step).zip(b.chunks(step)) {
+            total = compare_more(total, weights(a), weights(b), &Monitor::new()).unwrap();
+        }
+        assert_eq!(total, whole);
     }
 
     #[test]

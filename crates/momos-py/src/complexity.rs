@@ -31,7 +31,9 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(weight_statistics, module)?)?;
     module.add_function(wrap_pyfunction!(finite_range, module)?)?;
     module.add_function(wrap_pyfunction!(sign_plane_counts, module)?)?;
+    module.add_class::<QuantileSearch>()?;
     module.add_function(wrap_pyfunction!(level_plane_complexities, module)?)?;
+    module.add_function(wrap_pyfunction!(level_plane_counts, module)?)?;
     module.add_function(wrap_pyfunction!(tiled_complexity, module)?)?;
     module.add_function(wrap_pyfunction!(quantiles, module)?)?;
     module.add_function(wrap_pyfunction!(bdm_of_counts, module)?)?;
@@ -40,6 +42,9 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ctm_squares, module)?)?;
     Ok(())
 }
+
+/// See `weight_statistics`.
+type StatisticsTuple = (u64, u64, u64, u64, f64, f64, f64, f64);
 
 type Bytes<'py> = PyReadonlyArray1<'py, u8>;
 
@@ -125,19 +130,33 @@ fn zero_non_finite<'py>(
 
 /// `(n, zeros, nans, infinities, min, max, sum, sum_of_squares)` of the weights; range without
 /// NaN, sums over the finite ones.
+///
+/// `before` is what a call gave for the weights before these: weights may come in pieces of a
+/// multiple of 2^18, but for the last, without a change to the sums.
 #[pyfunction]
-#[pyo3(signature = (data, dtype, *, threads=None))]
-#[allow(clippy::type_complexity)]
+#[pyo3(signature = (data, dtype, *, before=None, threads=None))]
 fn weight_statistics(
     py: Python<'_>,
     data: Bytes<'_>,
     dtype: &str,
+    before: Option<StatisticsTuple>,
     threads: Option<usize>,
-) -> PyResult<(u64, u64, u64, u64, f64, f64, f64, f64)> {
+) -> PyResult<StatisticsTuple> {
     let weights = weights_in(&data, dtype)?;
-    let all = run(py, threads, None, |monitor| {
-        Statistics::of(weights, monitor)
-    })?;
+    let before = before.map_or(
+        Statistics::EMPTY,
+        |(n, zeros, nans, infinities, min, max, sum, sum_of_squares)| Statistics {
+            n,
+            zeros,
+            nans,
+            infinities,
+            min,
+            max,
+            sum,
+            sum_of_squares,
+        },
+    );
+    let all = run(py, threads, None, |monitor| before.and(weights, monitor))?;
     Ok((
         all.n,
         all.zeros,
@@ -210,6 +229,33 @@ fn level_plane_complexities(
     })
 }
 
+/// Occurrences of every 4x4 block in each bit-plane, least significant first: uint64 arrays of
+/// 65536; arguments as of `level_plane_complexities`.
+#[pyfunction]
+#[pyo3(signature = (data, dtype, columns, bits, low, high, *, threads=None))]
+#[allow(clippy::too_many_arguments)]
+fn level_plane_counts<'py>(
+    py: Python<'py>,
+    data: Bytes<'py>,
+    dtype: &str,
+    columns: usize,
+    bits: u32,
+    low: f64,
+    high: f64,
+    threads: Option<usize>,
+) -> PyResult<Vec<Bound<'py, PyArray1<u64>>>> {
+    let weights = weights_in(&data, dtype)?;
+    let counts = run(py, threads, None, |monitor| {
+        let quantiser = Quantiser::new(weights.dtype(), low, high, bits)?;
+        planes::count(weights, columns, Planes::Levels(quantiser), monitor)
+    })?;
+    let wide = |counts: Vec<u32>| counts.into_iter().map(u64::from).collect::<Vec<u64>>();
+    Ok(counts
+        .into_iter()
+        .map(|plane| wide(plane).into_pyarray(py))
+        .collect())
+}
+
 /// The 4x4 BDM of the tiled manifold of a matrix; arguments as of `level_plane_complexities`.
 #[pyfunction]
 #[pyo3(signature = (data, dtype, columns, bits, low, high, *, threads=None))]
@@ -246,6 +292,46 @@ fn quantiles(
     run(py, threads, None, |monitor| {
         quantile::quantiles(weights, &qs, monitor)
     })
+}
+
+/// As `quantiles`, of `n` weights that come in pieces: give all of them to `add`, `turn`, and give
+/// them again.
+#[pyclass(module = "momos_rs._core")]
+struct QuantileSearch {
+    search: quantile::QuantileSearch,
+}
+
+#[pymethods]
+impl QuantileSearch {
+    #[new]
+    fn new(n: usize, qs: Vec<f32>) -> PyResult<Self> {
+        let search = quantile::QuantileSearch::new(n, &qs).map_err(to_python_error)?;
+        Ok(Self { search })
+    }
+
+    /// Takes weights in, little-endian bytes of the type `dtype`.
+    #[pyo3(signature = (data, dtype, *, threads=None))]
+    fn add(
+        &mut self,
+        py: Python<'_>,
+        data: Bytes<'_>,
+        dtype: &str,
+        threads: Option<usize>,
+    ) -> PyResult<()> {
+        let weights = weights_in(&data, dtype)?;
+        let search = &mut self.search;
+        run(py, threads, None, |monitor| search.add(weights, monitor))
+    }
+
+    /// Ends the first pass.
+    fn turn(&mut self) -> PyResult<()> {
+        self.search.turn().map_err(to_python_error)
+    }
+
+    /// The quantiles.
+    fn values(&self) -> PyResult<Vec<f32>> {
+        self.search.finish().map_err(to_python_error)
+    }
 }
 
 /// Sum of `complexity + log2(count)` over the counts that are not 0.

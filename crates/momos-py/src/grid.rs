@@ -7,13 +7,15 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::arrays::{Bytes, contiguous, float_type};
-use crate::runtime::{invalid_argument, run};
+use crate::runtime::{invalid_argument, run, to_python_error};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<GridGeometry>()?;
     module.add_class::<GridTensor>()?;
     module.add_function(wrap_pyfunction!(quantise_to_grid, module)?)?;
     module.add_function(wrap_pyfunction!(decode_grid, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_grid_chunks, module)?)?;
+    module.add_function(wrap_pyfunction!(grid_order, module)?)?;
     module.add_function(wrap_pyfunction!(estimate_grid, module)?)?;
     Ok(())
 }
@@ -196,4 +198,43 @@ fn decode_grid(
         stream::decode(stream, elements, monitor)
     })?;
     Ok(GridTensor { multiples })
+}
+
+/// Decodes some chunks of a stream (from the first number of `chunks` to before the second, as
+/// far as there are) to a type: bytes of their elements in coded order, see `grid_order`.
+#[pyfunction]
+#[pyo3(signature = (stream, elements, chunks, dtype, *, threads=None))]
+fn decode_grid_chunks<'py>(
+    py: Python<'py>,
+    stream: Bytes<'py>,
+    elements: usize,
+    chunks: (usize, usize),
+    dtype: &str,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (float, stream) = (float_type(dtype)?, contiguous(&stream)?);
+    let bytes = run(py, threads, None, |monitor| {
+        let range = chunks.0..chunks.1;
+        let multiples = stream::decode_chunks(stream, elements, range, monitor)?;
+        Ok(multiples.to_coded_bytes(float))
+    })?;
+    Ok(PyArray1::from_vec(py, bytes))
+}
+
+/// `(rows, columns, transposed, chunk)` of a stream of `elements` elements, coded row by row.
+///
+/// Chunks hold `chunk` elements, the last one what is left. If `transposed`, element `(row,
+/// column)` lies at `column * rows + row` of the tensor.
+#[pyfunction]
+fn grid_order(stream: Bytes<'_>, elements: usize) -> PyResult<(usize, usize, bool, usize)> {
+    let (header, _) =
+        stream::decode_header(contiguous(&stream)?, elements).map_err(to_python_error)?;
+    let geometry = header.geometry;
+    let chunk = geometry.rows_per_chunk() * geometry.columns;
+    Ok((
+        geometry.rows(),
+        geometry.columns,
+        geometry.transposed,
+        chunk,
+    ))
 }

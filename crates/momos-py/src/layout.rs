@@ -1,6 +1,6 @@
 //! Bindings of the core's `layout` module.
 
-use momos_core::layout;
+use momos_core::layout::{self, Difference};
 use numpy::{
     PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods, ndarray,
 };
@@ -127,19 +127,24 @@ fn survey_tensor<'py>(
 }
 
 /// How a tensor differs from the original: `distortion`, `sum_of_squares`, `largest`, `changed`.
+///
+/// `before` is what a call gave for the elements before these: tensors may be compared in pieces
+/// of a multiple of 65,536 elements, the last one what is left.
 #[pyfunction]
-#[pyo3(signature = (original, other, dtype, *, threads=None, progress=None))]
+#[pyo3(signature = (original, other, dtype, *, before=None, threads=None, progress=None))]
 fn compare_tensors<'py>(
     py: Python<'py>,
     original: Bytes<'py>,
     other: Bytes<'py>,
     dtype: &str,
+    before: Option<&Bound<'py, PyDict>>,
     threads: Option<usize>,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let before = before.map_or_else(|| Ok(Difference::default()), difference_of)?;
     let (original, other) = (weights(&original, dtype)?, weights(&other, dtype)?);
     let difference = run(py, threads, progress, |monitor| {
-        layout::compare(original, other, monitor)
+        layout::compare_more(before, original, other, monitor)
     })?;
     let result = PyDict::new(py);
     result.set_item("distortion", difference.distortion)?;
@@ -147,4 +152,17 @@ fn compare_tensors<'py>(
     result.set_item("largest", difference.largest)?;
     result.set_item("changed", difference.changed)?;
     Ok(result)
+}
+
+fn difference_of(entries: &Bound<'_, PyDict>) -> PyResult<Difference> {
+    let entry = |name: &str| {
+        let entry = entries.get_item(name)?;
+        entry.ok_or_else(|| invalid_argument(format!("a difference has no {name:?}")))
+    };
+    Ok(Difference {
+        distortion: entry("distortion")?.extract()?,
+        sum_of_squares: entry("sum_of_squares")?.extract()?,
+        largest: entry("largest")?.extract()?,
+        changed: entry("changed")?.extract()?,
+    })
 }

@@ -8,6 +8,7 @@ mod codec;
 mod complexity;
 mod grid;
 mod layout;
+mod motifs;
 mod nearest;
 mod runtime;
 mod search;
@@ -21,6 +22,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     complexity::register(module)?;
     grid::register(module)?;
     layout::register(module)?;
+    motifs::register(module)?;
     nearest::register(module)?;
     search::register(module)?;
     Ok(())

@@ -3,7 +3,8 @@
 ``docs/format.md`` is the normative description.
 """
 
+from .parts import PIECES_DECODED
 from .reader import Archive, open_archive
 from .writer import ArchiveSummary, write_archive
 
-__all__ = ["Archive", "ArchiveSummary", "open_archive", "write_archive"]
+__all__ = ["PIECES_DECODED", "Archive", "ArchiveSummary", "open_archive", "write_archive"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from ..checkpoint.mapped_file import MappedFile
 from ..checkpoint.model import Base, Checkpoint, Entry
 from ..dtypes import dtype
 from ..errors import CorruptionError, InsufficientDataError, MomosError
+from ..limits import ELEMENTS_PER_CHUNK
 from ..mosaic import Mosaic, Motifs
 from ..safetensors_format import Header, parse_header
 from .document import (
@@ -33,6 +34,7 @@ from .document import (
     decode_document,
 )
 from .motifs import decode_motifs
+from .parts import Parts, open_parts
 from .streams import decode_stream
 from .writer import (
     DIGEST_KEY,
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "open_archive"]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
-Buffer: TypeAlias = "mmap.mmap | bytes"
-Decode: TypeAlias = "Callable[[Bytes, int], npt.NDArray[np.uint32]]"
+Indices: TypeAlias = "npt.NDArray[np.uint32]"
+Code: TypeAlias = "_core.IndexCode | _core.MotifTree"
 
 CODECS: Mapping[Kind, Mapping[int, str]] = {
     "mosaic": {0: "fixed width", 1: "prefix code", 2: "contexts", 3: "mixing"},
@@ -58,6 +60,12 @@ CODECS: Mapping[Kind, Mapping[int, str]] = {
     "grid": {0: "grid"},
 }
 """Names of the codecs of streams by their first byte."""
+
+DIGEST_BYTES = 1 << 24
+"""Bytes of a stream that are resident at a time while its digest is checked."""
+
+GRID_CHUNK_BYTES = 20 << 22
+"""What decoding one chunk of a grid takes: 2^22 values as integers, as float64 and as they are."""
 
 GROUPS_KEPT = 4
 """Decoded groups of small tensors that are kept while their neighbours are read."""
@@ -82,14 +90,13 @@ def open_archive(
     if isinstance(source, bytes):
         return Archive(source, "the archive", max_bytes=max_bytes)
     path = Path(source)
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise InsufficientDataError(f"{path} is empty")
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    file = MappedFile(path)
     try:
-        return Archive(buffer, str(path), max_bytes=max_bytes)
+        if file.size == 0:
+            raise InsufficientDataError(f"{path} is empty")
+        return Archive(file, str(path), max_bytes=max_bytes)
     except BaseException:
-        buffer.close()
+        file.close()
         raise
 
 
@@ -102,25 +109,26 @@ class Archive(Mapping[str, "torch.Tensor"]):
     Attributes:
         document: What the archive says of itself.
         source: Path of the file, for messages.
+        threads: Number of threads that decode; all cores by default.
     """
 
-    def __init__(self, buffer: Buffer, source: str, *, max_bytes: int | None = None) -> None:
+    threads: int | None = None
+
+    def __init__(
+        self, data: MappedFile | bytes, source: str, *, max_bytes: int | None = None
+    ) -> None:
         self.source = source
-        self._buffer = buffer
-        self._header, version = _parse(buffer, source)
+        self._data = data
+        self._size = data.size if isinstance(data, MappedFile) else len(data)
+        self._header, version, document = _parse(self._at(0, self._size), source)
         self._check_sections()
-        document = self._header.tensors[DOCUMENT_SECTION]
-        start = self._header.data_start
         self.document: Document = decode_document(
-            buffer[start : start + document.nbytes],
-            version=version,
-            source=source,
-            file_size=len(buffer),
-            max_bytes=max_bytes,
+            document, version=version, source=source, file_size=self._size, max_bytes=max_bytes
         )
         self._starts = self._place_streams()
         self._read_group = lru_cache(GROUPS_KEPT)(self._decode_group)
-        self._decoded_motifs: tuple[Motifs, Decode] | None = None
+        self._whole: set[int] = set()
+        self._decoded_motifs: tuple[Motifs, Code] | None = None
         self._motifs_lock = threading.Lock()
         self._entries = {entry.name: entry for entry in self.document.entries}
 
@@ -137,10 +145,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
 
     def close(self) -> None:
         """Releases the file; tensors already read stay valid."""
-        if isinstance(self._buffer, mmap.mmap):
-            # Bytes still viewed by someone keep the mapping alive until they let go.
-            with contextlib.suppress(BufferError):
-                self._buffer.close()
+        if isinstance(self._data, MappedFile):
+            self._data.close()
 
     def __getitem__(self, name: str) -> torch.Tensor:
         from ..checkpoint import to_state_dict
@@ -168,6 +174,26 @@ class Archive(Mapping[str, "torch.Tensor"]):
         sections = [(each.name, each.nbytes) for each in self._header.tensors.values()]
         return summarise(self.document, sections, self._header.data_start)
 
+    def decoding_memory(self) -> tuple[int, int]:
+        """About the bytes that decoding takes besides the tensors: once, and for each thread."""
+        if self.document.grid is not None:
+            return 0, GRID_CHUNK_BYTES
+        record = self.document.mosaic
+        per_thread = (
+            ELEMENTS_PER_CHUNK
+            * 3
+            * max((dtype(base.dtype).itemsize for base in self.document.bases), default=1)
+        )
+        if record is None:
+            return 0, per_thread
+        width = 8 if record.dtype == "F64" else 4
+        per_motif = 2 * width * record.block_size
+        if record.index == "path":
+            # The tree, what one of the codecs makes of it, and a probability of each node.
+            per_motif += 12 * record.block_size + 29
+            per_thread += 4 * record.motifs
+        return per_motif * record.motifs, per_thread
+
     def checkpoint(self) -> Checkpoint:
         """The tensors as a checkpoint whose bases decode when they are read."""
         return Checkpoint(
@@ -175,7 +201,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
             bases=tuple(map(self._lazy_base, range(len(self.document.bases)))),
             source=self.source,
             format="momos",
-            nbytes_on_disk=len(self._buffer),
+            nbytes_on_disk=self._size,
             metadata=dict(self.document.metadata),
         )
 
@@ -198,15 +224,16 @@ class Archive(Mapping[str, "torch.Tensor"]):
             return self._read_group(at)[start : start + base.nbytes]
         if stream.kind == "grid":
             with self._naming(self._stream_name(at)):
-                multiples = _core.decode_grid(self._stream(at), base.elements)
+                multiples = _core.decode_grid(self._stream(at), base.elements, threads=self.threads)
                 return multiples.to_bytes(base.dtype)
-        motifs, decode = self._motifs
+        motifs, code = self._motifs
         with self._naming(self._stream_name(at)):
             return _core.scatter_blocks(
                 motifs,
-                self._indices(base, at, decode),
+                code.decode(self._stream(at), self._blocks(base), threads=self.threads),
                 base.elements,
                 base.dtype,
+                threads=self.threads,
                 progress=progress,
             )
 
@@ -217,7 +244,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         stream = self.document.streams[at]
         if not stream.nbytes:
             return "none"
-        first = self._buffer[self._header.data_start + self._starts[at]]
+        first = int(self._at(self._header.data_start + self._starts[at], 1)[0])
         return CODECS[stream.kind].get(first, f"unknown ({first})")
 
     def mosaic(self) -> Mosaic | None:
@@ -227,13 +254,14 @@ class Archive(Mapping[str, "torch.Tensor"]):
             return self._grid_mosaic(self.document.grid)
         if record is None:
             return None
-        motifs, decode = self._motifs
+        motifs, code = self._motifs
         parts = [np.zeros(0, np.uint32)]
         members = self.document.members()
         for member in members:
             at = self.document.stream_of[member]
             with self._naming(self._stream_name(at)):
-                parts.append(self._indices(self.document.bases[member], at, decode))
+                blocks = self._blocks(self.document.bases[member])
+                parts.append(code.decode(self._stream(at), blocks, threads=self.threads))
         return Mosaic(
             motifs=motifs,
             indices=np.concatenate(parts),
@@ -257,50 +285,88 @@ class Archive(Mapping[str, "torch.Tensor"]):
         bases = [self.document.bases[index] for index in self.document.streams[at].bases]
         nbytes = sum(base.nbytes for base in bases)
         with self._naming(self._stream_name(at)):
-            return decode_stream(self._stream(at), nbytes, dtype(bases[0].dtype).itemsize)
+            itemsize = dtype(bases[0].dtype).itemsize
+            return decode_stream(self._stream(at), nbytes, itemsize, threads=self.threads)
 
-    def _indices(self, base: BaseRecord, at: int, decode: Decode) -> npt.NDArray[np.uint32]:
+    def _blocks(self, base: BaseRecord) -> int:
         assert self.document.mosaic is not None
-        blocks = _core.block_count(base.elements, self.document.mosaic.block_size)
-        return decode(self._stream(at), blocks)
+        return _core.block_count(base.elements, self.document.mosaic.block_size)
 
     @property
-    def _motifs(self) -> tuple[Motifs, Decode]:
+    def _motifs(self) -> tuple[Motifs, Code]:
         """The motifs in the order of their numbers, and how to decode these; decoded once."""
         with self._motifs_lock:
             if self._decoded_motifs is None:
                 self._decoded_motifs = self._decode_motifs()
             return self._decoded_motifs
 
-    def _decode_motifs(self) -> tuple[Motifs, Decode]:
+    def _decode_motifs(self) -> tuple[Motifs, Code]:
         record = self.document.mosaic
         assert record is not None
         with self._naming(f"section {MOTIFS_SECTION!r}"):
             info = self._header.tensors[MOTIFS_SECTION]
-            section = self._bytes(info.start, info.nbytes, record.digest)
+            start = self._header.data_start + info.start
+            self._check_digest(start, info.nbytes, record.digest)
+            section = self._at(start, info.nbytes)
             table = decode_motifs(section, record.block_size, record.dtype, record.motifs)
+            del section
             motifs = _core.gather_blocks(
                 [(table, record.dtype)], record.block_size, wide=record.dtype == "F64"
             )
             if record.index == "prefix":
-                return motifs, _core.IndexCode(list(record.code_lengths)).decode
+                return motifs, _core.IndexCode(list(record.code_lengths))
             tree = _core.MotifTree(table, record.block_size, record.dtype)
-            return motifs[tree.rows], tree.decode
+            del table
+            return motifs[tree.rows], tree
 
     def _lazy_base(self, index: int) -> Base:
         record = self.document.bases[index]
-        return Base(record.dtype, record.elements, lambda: self.read_base(index), decodes=True)
+        original = index if record.copy_of is None else record.copy_of
+        at = self.document.stream_of[original]
+        stream = self.document.streams[at]
+        parts: Parts | None = None
+        if len(stream.bases) == 1:
+            naming = partial(self._naming, self._stream_name(at))
+            parts = open_parts(
+                stream.kind,
+                self.document.bases[original],
+                partial(self._stream, at),
+                naming,
+                lambda: self._motifs,
+                lambda: self.threads,
+                self.document.mosaic.block_size if self.document.mosaic else 1,
+            )
+        return Base(
+            record.dtype,
+            record.elements,
+            lambda: self.read_base(index),
+            decodes=True,
+            read_part=parts.read if parts else None,
+            chunk=parts.chunk if parts else 1,
+        )
 
     def _stream(self, at: int) -> Bytes:
+        """A stream, its digest checked when it is read for the first time."""
         stream = self.document.streams[at]
-        return self._bytes(self._starts[at], stream.nbytes, stream.digest)
+        start = self._header.data_start + self._starts[at]
+        if at not in self._whole:
+            self._check_digest(start, stream.nbytes, stream.digest)
+            self._whole.add(at)
+        return self._at(start, stream.nbytes)
 
-    def _bytes(self, start: int, nbytes: int, digest: str) -> Bytes:
-        """Bytes of the data, their digest checked."""
-        data = np.frombuffer(self._buffer, np.uint8, nbytes, self._header.data_start + start)
-        if section_digest(data) != digest:
+    def _at(self, start: int, nbytes: int) -> Bytes:
+        """Some bytes of the archive."""
+        if isinstance(self._data, MappedFile):
+            return self._data.read(start, nbytes)
+        return np.frombuffer(self._data, np.uint8, nbytes, start)
+
+    def _check_digest(self, start: int, nbytes: int, digest: str) -> None:
+        """Checks the digest of bytes, of which only a piece at a time becomes resident."""
+        found = _core.Digest()
+        for first in range(start, start + nbytes, DIGEST_BYTES):
+            found.update(self._at(first, min(DIGEST_BYTES, start + nbytes - first)))
+        if found.hexdigest()[: len(NO_DIGEST)] != digest:
             raise CorruptionError("its digest does not match: the file is damaged")
-        return data
 
     def _stream_name(self, at: int) -> str:
         """The section of a stream, and a tensor in it."""
@@ -350,9 +416,9 @@ class Archive(Mapping[str, "torch.Tensor"]):
         return tuple(starts)
 
 
-def _parse(buffer: Buffer, source: str) -> tuple[Header, tuple[int, int]]:
-    """The header and the version; checks the digest of the header and the document."""
-    header = parse_header(buffer, source=source)
+def _parse(data: Bytes, source: str) -> tuple[Header, tuple[int, int], bytes]:
+    """The header, the version and the document; checks the digest of header and document."""
+    header = parse_header(data.data, source=source)
     if VERSION_KEY not in header.metadata:
         raise CorruptionError(f"{source} is not a .momos archive: it is a plain safetensors file")
     version = check_version(header.metadata[VERSION_KEY], source)
@@ -360,8 +426,8 @@ def _parse(buffer: Buffer, source: str) -> tuple[Header, tuple[int, int]]:
     if document is None or document.start != 0:
         raise CorruptionError(f"{source}: section {DOCUMENT_SECTION!r} is missing")
     digest = header.metadata.get(DIGEST_KEY, "").encode()
-    raw = bytes(buffer[: header.data_start + document.nbytes])
+    raw = data[: header.data_start + document.nbytes].tobytes()
     blank = raw.replace(digest, NO_DIGEST.encode(), 1) if len(digest) == len(NO_DIGEST) else raw
     if section_digest(np.frombuffer(blank, np.uint8)).encode() != digest:
         raise CorruptionError(f"{source}: the header does not match its digest: it is damaged")
-    return header, version
+    return header, version, raw[header.data_start :]

@@ -19,6 +19,7 @@ one what is left.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +33,21 @@ from .. import _core, defaults
 from ..errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
 from ..limits import ELEMENTS_PER_CHUNK
 
-__all__ = ["decode_stream", "encode_stream"]
+__all__ = [
+    "STORED_HEAD",
+    "choose_codec",
+    "decode_stream",
+    "encode_chunks",
+    "encode_stream",
+    "trial_elements",
+]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 _STORED, _ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS = range(5)
+STORED_HEAD = bytes([_STORED])
+"""What a stream begins with that holds the bytes as they are."""
+
 _FLOAT_SIZES = (1, 2, 4, 8)
 _LEVEL = 9
 """Beyond this level noise-like mantissas cost time and gain nothing."""
@@ -63,6 +74,25 @@ def encode_stream(
     Returns:
         The stream, never more than one byte longer than the data.
     """
+    first, stop = trial_elements(data.size // itemsize)
+    trial = data[first * itemsize : stop * itemsize]
+    codec = choose_codec(trial, itemsize, floating=floating, effort=effort)
+    chunks = encode_chunks(data, itemsize, codec)
+    lengths = b"".join(len(chunk).to_bytes(8, "little") for chunk in chunks[:-1])
+    if len(lengths) + sum(map(len, chunks)) >= data.size:
+        return STORED_HEAD + data.tobytes()
+    return bytes([codec]) + lengths + b"".join(chunks)
+
+
+def trial_elements(elements: int) -> tuple[int, int]:
+    """First element, and one past the last, of those on which codecs compete."""
+    span = min(_TRIAL_ELEMENTS, elements)
+    start = (elements - span) // 2
+    return start, start + span
+
+
+def choose_codec(trial: Bytes, itemsize: int, *, floating: bool, effort: defaults.Effort) -> int:
+    """The codec that makes some elements shortest; arguments as of :func:`encode_stream`."""
     candidates = [_ZSTD]
     if itemsize > 1:
         candidates.append(_PLANES)
@@ -70,29 +100,37 @@ def encode_stream(
             candidates.append(_ROTATED_PLANES)
     if floating and effort != "fast" and itemsize in _FLOAT_SIZES:
         candidates.append(_FLOATS)
-    codec = candidates[0]
-    if len(candidates) > 1:
-        span = min(_TRIAL_ELEMENTS * itemsize, data.size)
-        start = (data.size - span) // 2 // itemsize * itemsize
-        trial = data[start : start + span]
-        codec = min(candidates, key=lambda each: len(_encode_chunk(trial, itemsize, each)))
+    if len(candidates) == 1:
+        return candidates[0]
+    return min(candidates, key=lambda each: len(_encode_chunk(trial, itemsize, each)))
+
+
+def encode_chunks(data: Bytes, itemsize: int, codec: int) -> list[bytes]:
+    """The chunks of elements; all of them, or a piece of whole chunks."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chunks = list(
+        return list(
             pool.map(lambda chunk: _encode_chunk(chunk, itemsize, codec), _chunks(data, itemsize))
         )
-    lengths = b"".join(len(chunk).to_bytes(8, "little") for chunk in chunks[:-1])
-    if len(lengths) + sum(map(len, chunks)) >= data.size:
-        return bytes([_STORED]) + data.tobytes()
-    return bytes([codec]) + lengths + b"".join(chunks)
 
 
-def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
+def decode_stream(
+    stream: Bytes,
+    nbytes: int,
+    itemsize: int,
+    *,
+    part: tuple[int, int] | None = None,
+    threads: int | None = None,
+) -> Bytes:
     """Inverts :func:`encode_stream`.
 
     Args:
         stream: The stream, uint8.
         nbytes: Bytes of the data; the caller has checked that it may allocate them.
         itemsize: Bytes per element.
+        part: Decode the elements from the first number to before the second only; whole chunks
+            are decoded, so that it pays to begin and end at multiples of
+            :data:`~momos_rs.limits.ELEMENTS_PER_CHUNK`.
+        threads: Number of threads; all cores by default.
 
     Raises:
         InsufficientDataError: If the stream ends early.
@@ -101,30 +139,42 @@ def decode_stream(stream: Bytes, nbytes: int, itemsize: int) -> Bytes:
     """
     if stream.size == 0:
         raise InsufficientDataError("a stream ends early")
+    first, last = (0, nbytes) if part is None else (part[0] * itemsize, part[1] * itemsize)
     codec, payload = int(stream[0]), stream[1:]
     if codec == _STORED:
         if payload.size != nbytes:
             raise _wrong_length(payload.size, nbytes)
-        return payload
+        return payload[first:last]
     if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS):
         raise UnsupportedVersionError(f"stream codec {codec} is not known to this version")
     step = ELEMENTS_PER_CHUNK * itemsize
     sizes = [min(step, nbytes - start) for start in range(0, nbytes, step)]
     if len(sizes) == 1:
-        return _decode_chunk(payload, sizes[0], itemsize, codec)
-    out = np.empty(nbytes, np.uint8)
+        return _decode_chunk(payload, sizes[0], itemsize, codec)[first:last]
+    pieces = _split(payload, len(sizes))
+    wanted = range(first // step, min(-(-last // step), len(sizes)))
+    out = np.empty(sum(sizes[number] for number in wanted), np.uint8)
 
-    def place(position: int, chunk: Bytes) -> None:
-        start = position * step
-        out[start : start + sizes[position]] = _decode_chunk(
-            chunk, sizes[position], itemsize, codec
+    def place(number: int) -> None:
+        start = (number - wanted.start) * step
+        out[start : start + sizes[number]] = _decode_chunk(
+            pieces[number], sizes[number], itemsize, codec
         )
 
-    pieces = _split(payload, len(sizes))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(place, range(len(sizes)), pieces):
+    with _pool(threads) as pool:
+        for _ in pool.map(place, wanted):
             pass
-    return out
+    return out[first - wanted.start * step : last - wanted.start * step]
+
+
+@contextlib.contextmanager
+def _pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads that drops what has not begun when something fails or is stopped."""
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:

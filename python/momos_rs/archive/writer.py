@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from .. import _core, defaults
 from ..ahead import map_ahead
-from ..checkpoint.model import Checkpoint
+from ..checkpoint.model import Base, Checkpoint
 from ..dtypes import dtype
 from ..files import replacing
-from ..limits import GROUPED_BYTES
-from ..mosaic import Mosaic
+from ..limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
+from ..mosaic import Mosaic, own_bases
+from ..resources import Resources, release
 from ..safetensors_format import encode_header
 from .document import (
     DOCUMENT_SECTION,
@@ -30,14 +31,19 @@ from .document import (
     Document,
     GridRecord,
     IndexCoding,
-    Kind,
     MosaicRecord,
-    StreamRecord,
     decode_document,
     encode_document,
 )
 from .motifs import encode_motifs
-from .streams import encode_stream
+from .spool import Spool, section_digest
+from .streams import (
+    STORED_HEAD,
+    choose_codec,
+    encode_chunks,
+    encode_stream,
+    trial_elements,
+)
 
 __all__ = [
     "DIGEST_KEY",
@@ -53,13 +59,14 @@ __all__ = [
 
 VERSION_KEY = "momos"
 DIGEST_KEY = "momos.digest"
+_BLOCKS_PER_PIECE = 1 << 20
+"""Indices of a tensor that are coded at a time, or as many as keep all threads busy."""
+
+ELEMENTS_PER_PIECE = 4 * ELEMENTS_PER_CHUNK
+"""Elements of an exact tensor that are coded at a time."""
+
 NO_DIGEST = "0" * 16
 """What stands in the place of the head's digest while it is computed."""
-
-
-def section_digest(data: npt.NDArray[np.uint8]) -> str:
-    """The digest of bytes in an archive: the first 64 bits of their XXH3-128."""
-    return _core.digest(data)[:16]
 
 
 @dataclass(frozen=True)
@@ -94,45 +101,6 @@ class GridSections:
     record: GridRecord
 
 
-class _Spool:
-    """Streams waiting on disk until their sections can be written."""
-
-    def __init__(self, directory: Path | None) -> None:
-        self.directory = directory
-        self.stack = contextlib.ExitStack()
-        self.files: dict[str, IO[bytes]] = {}
-        self.sizes: dict[str, int] = {}
-        self.streams: list[StreamRecord] = []
-
-    def __enter__(self) -> _Spool:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stack.close()
-
-    def add(self, section: str, data: bytes | npt.NDArray[np.uint8]) -> tuple[int, str]:
-        """Appends to a section; returns the size and the digest of what was appended."""
-        view = np.frombuffer(data, np.uint8)
-        if section not in self.files:
-            file = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115 - the stack closes it
-            self.files[section] = self.stack.enter_context(file)
-        self.files[section].write(view.data)
-        self.sizes[section] = self.sizes.get(section, 0) + view.size
-        return view.size, section_digest(view)
-
-    def add_stream(
-        self, kind: Kind, bases: Sequence[int], data: bytes | npt.NDArray[np.uint8]
-    ) -> None:
-        """Appends the stream of some bases to the section of its kind."""
-        self.streams.append(StreamRecord(kind, tuple(bases), *self.add(SECTIONS[kind], data)))
-
-    def copy_to(self, target: IO[bytes]) -> None:
-        """Appends all sections to a file, in the order in which they were begun."""
-        for file in self.files.values():
-            file.seek(0)
-            shutil.copyfileobj(file, target, 1 << 20)
-
-
 def write_archive(
     path: Path,
     checkpoint: Checkpoint,
@@ -144,7 +112,7 @@ def write_archive(
     overwrite: bool,
     grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
-    threads: int | None = None,
+    resources: Resources | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes a checkpoint and the mosaic of some of its bases as an archive.
@@ -152,14 +120,15 @@ def write_archive(
     Args:
         path: The file to write; it appears complete or not at all.
         checkpoint: All tensors.
-        mosaic: The mosaic, None if there is none.
+        mosaic: The mosaic, None if there is none; of several processes, each has that of its share
+            of the members, by :func:`~momos_rs.mosaic.own_bases`.
         members: Bases that the mosaic represents, in the order of its tensors.
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
         overwrite: Whether an existing file may be replaced.
         grid: The bases that lie on grids.
         effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
-        threads: Number of threads; all cores by default.
+        resources: What may be used. Of several processes, the first one writes the file.
         progress: Called while work goes on.
 
     Raises:
@@ -167,20 +136,19 @@ def write_archive(
         InvalidArgumentError: If a name cannot be written.
         CorruptionError: If a reader would refuse the archive because it expands too much.
     """
-    with replacing(path, overwrite=overwrite) as target:
-        return write_sections(
-            target,
-            path,
-            checkpoint,
-            mosaic,
-            members,
-            copies=copies,
-            settings=settings,
-            grid=grid,
-            effort=effort,
-            threads=threads,
-            progress=progress,
-        )
+    return _write(
+        lambda: replacing(path, overwrite=overwrite),
+        path,
+        checkpoint,
+        mosaic,
+        members,
+        copies=copies,
+        settings=settings,
+        grid=grid,
+        effort=effort,
+        resources=resources,
+        progress=progress,
+    )
 
 
 def write_sections(
@@ -194,69 +162,205 @@ def write_sections(
     settings: Mapping[str, Any],
     grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
-    threads: int | None = None,
+    resources: Resources | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes an archive into an open file; arguments as for :func:`write_archive`."""
+    return _write(
+        lambda: contextlib.nullcontext(target),
+        path,
+        checkpoint,
+        mosaic,
+        members,
+        copies=copies,
+        settings=settings,
+        grid=grid,
+        effort=effort,
+        resources=resources,
+        progress=progress,
+    )
+
+
+def _write(
+    open_target: Callable[[], AbstractContextManager[IO[bytes]]],
+    path: Path | None,
+    checkpoint: Checkpoint,
+    mosaic: Mosaic | None,
+    members: Sequence[int],
+    *,
+    copies: Mapping[int, int],
+    settings: Mapping[str, Any],
+    grid: GridSections | None,
+    effort: defaults.Effort,
+    resources: Resources | None,
+    progress: Callable[[str, int, int], object] | None,
+) -> ArchiveSummary:
+    resources = resources or Resources()
     report = progress or (lambda _phase, _done, _total: None)
-    directory = None if path is None else path.absolute().parent
-    with _Spool(directory) as spool:
+    team = resources.team
+    with Spool(resources.folder if path is None else path.absolute().parent) as spool:
         record = None
+        done = 0
         if mosaic is not None:
-            coding = _prefix_coding(mosaic) if effort == "fast" else _path_coding(mosaic)
-            record = _add_motifs(spool, mosaic, coding, settings, effort)
-            row_lengths = _row_lengths(checkpoint)
-
-            def encode(position: int) -> npt.NDArray[np.uint8]:
-                return coding.encode(
-                    coding.numbers[mosaic.tensor_indices(position)],
-                    row_lengths.get(members[position], 0) / mosaic.block_size,
-                    effort,
-                    threads,
-                )
-
-            sizes = [checkpoint.bases[base].nbytes for base in members]
-            streams = map_ahead(encode, range(len(members)), sizes, threads=threads)
-            for position, stream in enumerate(streams):
-                spool.add_stream("mosaic", [members[position]], stream)
-                report("encode", position + 1, len(checkpoint.bases))
+            record = _encode_mosaic(
+                spool, checkpoint, mosaic, members, settings, effort, resources, report
+            )
+            done = len(members)
         on_grids = {} if grid is None else grid.streams
         for base in sorted(on_grids):
             spool.add_stream("grid", [base], on_grids[base])
         apart = {*copies, *on_grids, *(members if mosaic is not None else ())}
         exact = [index for index in range(len(checkpoint.bases)) if index not in apart]
-        done = len(checkpoint.bases) - len(exact)
-        for group in _groups(checkpoint, exact):
-            spool.add_stream("exact", group, _encode_exact(checkpoint, group, effort))
+        groups = _groups(checkpoint, exact)
+        sizes = [sum(checkpoint.bases[index].nbytes for index in group) for group in groups]
+        first, stop = team.share(sizes)
+        for group in groups[first:stop]:
+            _encode_exact(spool, checkpoint, group, effort)
             done += len(group)
             report("encode", done, len(checkpoint.bases))
-        document = Document(
-            entries=checkpoint.entries,
-            bases=tuple(
-                BaseRecord(base.dtype, base.numel, copies.get(index))
-                for index, base in enumerate(checkpoint.bases)
-            ),
-            streams=tuple(spool.streams),
-            mosaic=record,
-            writer=f"momos {_core.__version__}",
-            metadata=checkpoint.metadata,
-            source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
-            grid=None if grid is None else grid.record,
-        )
-        encoded = encode_document(document)
-        sections = [(DOCUMENT_SECTION, len(encoded)), *spool.sizes.items()]
-        head = _head(encoded, sections)
-        # The writer refuses what the reader would.
-        decode_document(
-            encoded,
-            version=VERSION,
-            source=str(path or "the archive"),
-            file_size=len(head) + sum(spool.sizes.values()),
-            max_bytes=None,
-        )
+        spool.join(team)
+        summary = None
+        if team.is_first:
+            document = Document(
+                entries=checkpoint.entries,
+                bases=tuple(
+                    BaseRecord(base.dtype, base.numel, copies.get(index))
+                    for index, base in enumerate(checkpoint.bases)
+                ),
+                streams=tuple(spool.streams),
+                mosaic=record,
+                writer=f"momos {_core.__version__}",
+                metadata=checkpoint.metadata,
+                source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
+                grid=None if grid is None else grid.record,
+            )
+            summary = _finish(open_target, path, document, spool)
+        summary = team.from_first(summary)
+        assert summary is not None
+        return summary
+
+
+def _finish(
+    open_target: Callable[[], AbstractContextManager[IO[bytes]]],
+    path: Path | None,
+    document: Document,
+    spool: Spool,
+) -> ArchiveSummary:
+    """Writes what was spooled behind its header."""
+    encoded = encode_document(document)
+    sections = [(DOCUMENT_SECTION, len(encoded)), *spool.sizes.items()]
+    head = _head(encoded, sections)
+    # The writer refuses what the reader would.
+    decode_document(
+        encoded,
+        version=VERSION,
+        source=str(path or "the archive"),
+        file_size=len(head) + sum(spool.sizes.values()),
+        max_bytes=None,
+    )
+    with open_target() as target:
         target.write(head)
         spool.copy_to(target)
     return summarise(document, sections, len(head) - len(encoded))
+
+
+def _encode_mosaic(
+    spool: Spool,
+    checkpoint: Checkpoint,
+    mosaic: Mosaic,
+    members: Sequence[int],
+    settings: Mapping[str, Any],
+    effort: defaults.Effort,
+    resources: Resources,
+    report: Callable[[str, int, int], object],
+) -> MosaicRecord:
+    """Spools the motifs, and the indices of the tensors of this process."""
+    team = resources.team
+    counts = team.sum_counts(mosaic.counts().astype(np.int64)).astype(np.uint64)
+    total = int(team.sum_counts(np.array([len(mosaic.indices)]))[0])
+    make = _prefix_coding if effort == "fast" else _path_coding
+    coding = make(mosaic, counts)
+    digest = _add_motifs(spool, mosaic, coding, effort) if team.is_first else ""
+    row_lengths = _row_lengths(checkpoint)
+    first, stop = own_bases([checkpoint.bases[index] for index in members], mosaic.block_size, team)
+    own = members[first:stop]
+
+    def row(position: int) -> float:
+        return row_lengths.get(own[position], 0) / mosaic.block_size
+
+    def encode(position: int) -> npt.NDArray[np.uint8] | None:
+        indices = mosaic.tensor_indices(position)
+        if len(indices) > 2 * _BLOCKS_PER_PIECE:
+            return None  # piece by piece, in its turn
+        numbers = coding.numbers[indices]
+        return coding.encode(numbers, row(position), effort, resources.threads)
+
+    sizes = [checkpoint.bases[base].nbytes for base in own]
+    streams = map_ahead(encode, range(len(own)), sizes, threads=resources.threads)
+    for position, stream in enumerate(streams):
+        if stream is not None:
+            spool.add_stream("mosaic", [own[position]], stream)
+        else:
+            indices = mosaic.tensor_indices(position)
+            _encode_in_pieces(
+                spool, own[position], indices, coding, row(position), effort, resources.threads
+            )
+        release(mosaic.indices)
+        report("encode", position + 1, len(checkpoint.bases))
+    return MosaicRecord(
+        block_size=mosaic.block_size,
+        motifs=len(coding.order),
+        requested_motifs=mosaic.requested_motifs,
+        blocks=total,
+        dtype=mosaic.dtype,
+        index=coding.index,
+        code_lengths=coding.code_lengths,
+        digest=digest,
+        exact=mosaic.exact,
+        settings=settings,
+    )
+
+
+def _encode_in_pieces(
+    spool: Spool,
+    base: int,
+    indices: npt.NDArray[np.uint32],
+    coding: _Coding,
+    row: float,
+    effort: defaults.Effort,
+    threads: int | None,
+) -> None:
+    """Spools the indices of a large tensor as ``coding.encode`` makes them, piece by piece."""
+    first, stop = _core.trial_blocks(len(indices))
+    encoder = coding.encoder(coding.numbers[indices[first:stop]], row, effort)
+
+    def pieces(blocks: int) -> Iterator[npt.NDArray[np.uint32]]:
+        for start in range(0, len(indices), blocks):
+            yield coding.numbers[indices[start : start + blocks]]
+            release(indices)
+
+    chunk = encoder.blocks_per_piece
+    step = max(_BLOCKS_PER_PIECE // chunk, threads or os.cpu_count() or 1) * chunk
+
+    def chunks() -> Iterator[tuple[npt.NDArray[np.uint8], Sequence[int]]]:
+        for piece in pieces(step):
+            payload, lengths = encoder.encode(piece, threads=threads)
+            yield payload, lengths.tolist()
+
+    def fixed() -> Iterator[npt.NDArray[np.uint8]]:
+        yield encoder.fixed_head
+        for piece in pieces(_BLOCKS_PER_PIECE):
+            yield encoder.encode_fixed(piece, threads=threads)
+
+    spool.add_chunks(
+        "mosaic",
+        [base],
+        encoder.head,
+        chunks(),
+        width=4,
+        limit=encoder.worst_case(len(indices)),
+        otherwise=fixed,
+    )
 
 
 @dataclass(frozen=True)
@@ -269,6 +373,7 @@ class _Coding:
         numbers: The number of each motif of the mosaic, by which indices are coded.
         code_lengths: What the document says of a prefix code.
         encode: Codes numbers, given the blocks per row, the effort and the number of threads.
+        encoder: Does so piece by piece, given some numbers, the blocks per row and the effort.
     """
 
     index: IndexCoding
@@ -276,12 +381,11 @@ class _Coding:
     numbers: npt.NDArray[np.uint32]
     code_lengths: tuple[int, ...]
     encode: Callable[..., npt.NDArray[np.uint8]]
+    encoder: Callable[[npt.NDArray[np.uint32], float, defaults.Effort], _core.IndexEncoder]
 
 
-def _prefix_coding(mosaic: Mosaic) -> _Coding:
-    order, lengths = _core.canonical_order(
-        mosaic.table(), mosaic.block_size, mosaic.dtype, mosaic.counts()
-    )
+def _prefix_coding(mosaic: Mosaic, counts: npt.NDArray[np.uint64]) -> _Coding:
+    order, lengths = _core.canonical_order(mosaic.table(), mosaic.block_size, mosaic.dtype, counts)
     code = _core.IndexCode(lengths)
 
     def encode(
@@ -289,21 +393,36 @@ def _prefix_coding(mosaic: Mosaic) -> _Coding:
     ) -> npt.NDArray[np.uint8]:
         return code.encode(numbers, threads=threads)
 
+    def encoder(
+        _trial: npt.NDArray[np.uint32], _row: float, _effort: defaults.Effort
+    ) -> _core.IndexEncoder:
+        return code.encoder()
+
     numbers = _inverse(order, len(mosaic.motifs))
-    return _Coding("prefix", order, numbers, tuple(lengths), encode)
+    return _Coding("prefix", order, numbers, tuple(lengths), encode, encoder)
 
 
-def _path_coding(mosaic: Mosaic) -> _Coding:
-    order = _core.sorted_order(mosaic.table(), mosaic.block_size, mosaic.dtype, mosaic.counts())
+def _path_coding(mosaic: Mosaic, counts: npt.NDArray[np.uint64]) -> _Coding:
+    order = _core.sorted_order(mosaic.table(), mosaic.block_size, mosaic.dtype, counts)
     tree = _core.MotifTree(_rows(mosaic, order), mosaic.block_size, mosaic.dtype)
 
     def encode(
         numbers: npt.NDArray[np.uint32], row: float, effort: str, threads: int | None
     ) -> npt.NDArray[np.uint8]:
-        blocks = int(row) if row.is_integer() else 0
-        return tree.encode(numbers, row_blocks=blocks, effort=effort, threads=threads)
+        return tree.encode(numbers, row_blocks=_whole(row), effort=effort, threads=threads)
 
-    return _Coding("path", order, _inverse(order[tree.rows], len(mosaic.motifs)), (), encode)
+    def encoder(
+        trial: npt.NDArray[np.uint32], row: float, effort: defaults.Effort
+    ) -> _core.IndexEncoder:
+        return tree.encoder(trial, row_blocks=_whole(row), effort=effort)
+
+    numbers = _inverse(order[tree.rows], len(mosaic.motifs))
+    return _Coding("path", order, numbers, (), encode, encoder)
+
+
+def _whole(row: float) -> int:
+    """Blocks in a row, 0 if that is no whole number."""
+    return int(row) if row.is_integer() else 0
 
 
 def _inverse(order: npt.NDArray[np.uint32], size: int) -> npt.NDArray[np.uint32]:
@@ -319,28 +438,12 @@ def _rows(mosaic: Mosaic, order: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8
     return np.ascontiguousarray(table[order]).reshape(-1)
 
 
-def _add_motifs(
-    spool: _Spool,
-    mosaic: Mosaic,
-    coding: _Coding,
-    settings: Mapping[str, Any],
-    effort: defaults.Effort,
-) -> MosaicRecord:
+def _add_motifs(spool: Spool, mosaic: Mosaic, coding: _Coding, effort: defaults.Effort) -> str:
+    """Spools the motifs; returns their digest."""
     rows = _rows(mosaic, coding.order)
     stream = encode_motifs(rows, mosaic.block_size, mosaic.dtype, step=mosaic.step, effort=effort)
     _, digest = spool.add(MOTIFS_SECTION, stream)
-    return MosaicRecord(
-        block_size=mosaic.block_size,
-        motifs=len(coding.order),
-        requested_motifs=mosaic.requested_motifs,
-        blocks=len(mosaic.indices),
-        dtype=mosaic.dtype,
-        index=coding.index,
-        code_lengths=coding.code_lengths,
-        digest=digest,
-        exact=mosaic.exact,
-        settings=settings,
-    )
+    return digest
 
 
 def _row_lengths(checkpoint: Checkpoint) -> dict[int, int]:
@@ -368,11 +471,46 @@ def _groups(checkpoint: Checkpoint, bases: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _encode_exact(checkpoint: Checkpoint, group: Sequence[int], effort: defaults.Effort) -> bytes:
-    kind = dtype(checkpoint.bases[group[0]].dtype)
-    data = [checkpoint.bases[index].read() for index in group]
+def _encode_exact(
+    spool: Spool, checkpoint: Checkpoint, group: Sequence[int], effort: defaults.Effort
+) -> None:
+    """Spools tensors that are kept exact as one stream."""
+    bases = [checkpoint.bases[index] for index in group]
+    kind = dtype(bases[0].dtype)
+    if len(bases) == 1 and bases[0].numel > ELEMENTS_PER_PIECE:
+        _encode_exact_in_pieces(spool, group[0], bases[0], effort)
+        return
+    data = [base.read() for base in bases]
     whole = data[0] if len(data) == 1 else np.concatenate(data)
-    return encode_stream(whole, kind.itemsize, floating=kind.floating, effort=effort)
+    stream = encode_stream(whole, kind.itemsize, floating=kind.floating, effort=effort)
+    spool.add_stream("exact", group, stream)
+
+
+def _encode_exact_in_pieces(spool: Spool, index: int, base: Base, effort: defaults.Effort) -> None:
+    """Spools a large tensor as :func:`encode_stream` makes it, piece by piece."""
+    kind = dtype(base.dtype)
+    trial = base.part(*trial_elements(base.numel))
+    codec = choose_codec(trial, kind.itemsize, floating=kind.floating, effort=effort)
+    nbytes = ELEMENTS_PER_PIECE * kind.itemsize
+
+    def chunks() -> Iterator[tuple[bytes, Sequence[int]]]:
+        for piece in base.pieces(nbytes):
+            encoded = encode_chunks(piece, kind.itemsize, codec)
+            yield b"".join(encoded), [len(chunk) for chunk in encoded]
+
+    def stored() -> Iterator[bytes | npt.NDArray[np.uint8]]:
+        yield STORED_HEAD
+        yield from base.pieces(nbytes)
+
+    spool.add_chunks(
+        "exact",
+        [index],
+        bytes([codec]),
+        chunks(),
+        width=8,
+        limit=1 + base.nbytes,
+        otherwise=stored,
+    )
 
 
 def _head(document: bytes, sections: Sequence[tuple[str, int]]) -> bytes:

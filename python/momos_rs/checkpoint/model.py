@@ -17,9 +17,33 @@ import numpy.typing as npt
 from momos_rs.ahead import map_ahead
 from momos_rs.dtypes import dtype
 
-__all__ = ["Base", "Checkpoint", "Entry"]
+__all__ = ["PIECE_ELEMENTS", "Base", "Checkpoint", "Entry", "cuts"]
 
 Bytes = npt.NDArray[np.uint8]
+
+
+PIECE_ELEMENTS = 1 << 18
+"""Pieces of a tensor have a multiple of so many elements: a multiple of what sums of floats are
+formed over, so that they do not depend on how a tensor is cut."""
+
+
+def cuts(numel: int, itemsize: int, nbytes: int, *, chunk: int = 1) -> Iterator[tuple[int, int]]:
+    """Cuts elements into pieces of at most so many bytes.
+
+    Args:
+        numel: Number of elements.
+        itemsize: Bytes of one.
+        nbytes: Most bytes of a piece, as far as :data:`PIECE_ELEMENTS` allows.
+        chunk: Pieces are of a multiple of so many elements too, if ``nbytes`` are enough.
+
+    Yields:
+        The first element and one past the last of each piece.
+    """
+    aligned = math.lcm(PIECE_ELEMENTS, chunk)
+    unit = aligned if aligned * itemsize <= nbytes else PIECE_ELEMENTS
+    step = max(nbytes // itemsize // unit, 1) * unit
+    for start in range(0, numel, step):
+        yield start, min(start + step, numel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +58,60 @@ class Base:
             callers neither write to it nor keep it longer than they need.
         decodes: Whether reading is work, so that it pays to read several bases at once; then
             ``read`` may be called by any thread.
+        read_part: Returns the elements from the first number to before the second as ``read``
+            does, in memory proportional to their bytes; None where there is only ``read``.
+        chunk: Elements that are decoded together: parts that begin and end at multiples of it
+            decode nothing twice.
     """
 
     dtype: str
     numel: int
     read: Callable[[], Bytes]
     decodes: bool = False
+    read_part: Callable[[int, int], Bytes] | None = None
+    chunk: int = 1
 
     @property
     def nbytes(self) -> int:
         """Bytes of the elements."""
         return self.numel * dtype(self.dtype).itemsize
+
+    def part(self, start: int, stop: int) -> Bytes:
+        """The elements from ``start`` to before ``stop``, as :attr:`read` returns them.
+
+        Args:
+            start: The first element.
+            stop: One past the last, at most :attr:`numel`.
+        """
+        if self.read_part is not None:
+            return self.read_part(start, stop)
+        itemsize = dtype(self.dtype).itemsize
+        return self.read()[start * itemsize : stop * itemsize]
+
+    def pieces(self, nbytes: int) -> Iterator[Bytes]:
+        """The elements in consecutive pieces, in memory for one of them if the base has parts.
+
+        All pieces but the last have a multiple of :data:`PIECE_ELEMENTS` elements.
+
+        Args:
+            nbytes: Most bytes of a piece, as far as that allows.
+
+        Yields:
+            What :meth:`part` returns. Whoever lets go of one before asking for the next keeps only
+            one in memory.
+        """
+        part = self.read_part
+        if part is None:
+            itemsize = dtype(self.dtype).itemsize
+            whole = self.read()
+            for start, stop in self.cuts(nbytes):
+                yield whole[start * itemsize : stop * itemsize]
+        else:
+            yield from (part(start, stop) for start, stop in self.cuts(nbytes))
+
+    def cuts(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """The first element and one past the last of each of the :meth:`pieces`."""
+        return cuts(self.numel, dtype(self.dtype).itemsize, nbytes, chunk=self.chunk)
 
 
 @dataclass(frozen=True)

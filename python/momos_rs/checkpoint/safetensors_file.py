@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,8 +13,10 @@ from momos_rs.dtypes import DTYPES, dtype
 from momos_rs.errors import InsufficientDataError, InvalidArgumentError
 from momos_rs.safetensors_format import TensorInfo, encode_header, parse_header
 
+from .mapped_file import MappedFile, MappedPart
 from .model import Base, Bytes, Checkpoint, Entry
-from .views import gather
+from .pieces import Pieces
+from .views import contiguous_range, gather
 
 __all__ = ["read_safetensors", "write_safetensors"]
 
@@ -32,19 +32,20 @@ def read_safetensors(path: Path) -> Checkpoint:
         InvalidArgumentError: If it holds an element type that torch does not have.
         OSError: If it cannot be read.
     """
-    file = _File(path)
+    file = MappedFile(path)
     if file.size == 0:  # an empty file cannot be mapped
         raise InsufficientDataError(f"{path} is empty")
-    with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as mapped:
-        header = parse_header(mapped, source=str(path))
+    header = parse_header(file.read(0, file.size).data, source=str(path))
     if "momos" in header.metadata:
         raise InvalidArgumentError(f"{path} is a momos archive; use momos unpack for its weights")
     entries, bases = [], []
     for index, info in enumerate(header.tensors.values()):
         name, shape = _to_torch(info, path)
         entries.append(Entry(info.name, shape, index))
-        numel = info.nbytes // dtype(name).itemsize
-        bases.append(Base(name, numel, _Slice(file, header.data_start + info.start, info.nbytes)))
+        itemsize = dtype(name).itemsize
+        numel = info.nbytes // itemsize
+        elements = MappedPart(file, header.data_start + info.start, numel, itemsize)
+        bases.append(Base(name, numel, elements, read_part=elements.part))
     return Checkpoint(
         tuple(entries),
         tuple(bases),
@@ -55,14 +56,15 @@ def read_safetensors(path: Path) -> Checkpoint:
     )
 
 
-def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint in the safetensors format, one base in memory at a time.
+def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) -> None:
+    """Writes a checkpoint in the safetensors format, one piece of a base in memory at a time.
 
     The format knows no ties: entries that share a base are written in full each.
 
     Args:
         file: A seekable file, at its start.
         checkpoint: What to write; keys keep their order.
+        pieces: Reads its bases.
 
     Raises:
         InvalidArgumentError: If the format cannot hold an element type or a name.
@@ -80,51 +82,34 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint) -> None:
         by_base[entry.base].append(index)
 
     file.write(header.data)
-    reader = checkpoint.read_bases(list(by_base))
-    for base_index, indices in by_base.items():
+    for base_index, data in pieces.of(list(by_base)):
         base = checkpoint.bases[base_index]
-        data = next(reader)
-        for index in indices:
-            file.seek(starts[index])
-            file.write(gather(checkpoint.entries[index], base, data).data)
-        del data
+        entries = [(starts[index], checkpoint.entries[index]) for index in by_base[base_index]]
+        _write_entries(file, base, entries, data)
     file.seek(position)
 
 
-class _File:
-    """A file held open while tensors of it may be read."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self.size = os.fstat(self.descriptor).st_size
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """Maps a part of a file for as long as the bytes are in use.
-
-    One mapping of the whole file would keep every page that was ever read resident.
-    """
-
-    file: _File
-    start: int
-    nbytes: int
-
-    def __call__(self) -> Bytes:
-        if self.nbytes == 0:
-            return np.empty(0, np.uint8)
-        skipped = self.start % mmap.ALLOCATIONGRANULARITY
-        mapped = mmap.mmap(
-            self.file.descriptor,
-            skipped + self.nbytes,
-            access=mmap.ACCESS_READ,
-            offset=self.start - skipped,
-        )
-        return np.frombuffer(mapped, np.uint8)[skipped:]
+def _write_entries(
+    file: BinaryIO, base: Base, entries: Sequence[tuple[int, Entry]], pieces: Iterator[Bytes]
+) -> None:
+    """Writes the entries of one base, each at its place in the file."""
+    ranges = [contiguous_range(entry, base) for _, entry in entries]
+    if None in ranges:  # elements in another order, for which the base is needed whole
+        data = np.concatenate([np.empty(0, np.uint8), *pieces])
+        for start, entry in entries:
+            file.seek(start)
+            file.write(gather(entry, base, data).data)
+        return
+    itemsize = dtype(base.dtype).itemsize
+    done = 0
+    for piece in pieces:
+        for (start, _), (first, last) in zip(entries, filter(None, ranges), strict=True):
+            begin, end = first * itemsize, last * itemsize
+            overlap = piece[max(begin - done, 0) : max(end - done, 0)]
+            if overlap.size:
+                file.seek(start + max(done - begin, 0))
+                file.write(overlap.data)
+        done += piece.size
 
 
 def _to_torch(info: TensorInfo, path: Path) -> tuple[str, tuple[int, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +17,15 @@ from momos_rs.errors import InvalidArgumentError
 from .model import Base, Bytes, Checkpoint, Entry
 from .views import contiguous_strides, span, strides_within
 
-__all__ = ["as_tensor", "from_state_dict", "from_tensors", "over_bytes", "to_state_dict"]
+__all__ = [
+    "TensorReader",
+    "as_tensor",
+    "from_state_dict",
+    "from_tensors",
+    "over_bytes",
+    "to_state_dict",
+    "torch_type",
+]
 
 _NAMES: dict[torch.dtype, str] = {
     getattr(torch, each.torch): each.name for each in DTYPES.values() if hasattr(torch, each.torch)
@@ -71,7 +79,10 @@ def from_tensors(named: Iterable[tuple[str, torch.Tensor]], *, source: str) -> C
         pool, offset, strides = placed[index]
         if id(pool) not in numbers:
             numbers[id(pool)] = len(bases)
-            bases.append(Base(_NAMES[tensor.dtype], pool.numel, pool.read))
+            read = pool.read
+            # Where parts would take as much as the whole, there are none.
+            part = None if read.address is None else read.part
+            bases.append(Base(_NAMES[tensor.dtype], pool.numel, read, read_part=part))
         entries.append(Entry(name, tuple(tensor.shape), numbers[id(pool)], offset, strides))
     return Checkpoint(tuple(entries), tuple(bases), source)
 
@@ -90,7 +101,7 @@ def to_state_dict(checkpoint: Checkpoint, *, copy: bool = True) -> dict[str, tor
     """
     flat: list[torch.Tensor] = []
     types: dict[int, torch.dtype] = {}
-    elements = [_torch_type(base) for base in checkpoint.bases]
+    elements = [torch_type(base) for base in checkpoint.bases]
     for data, element in zip(checkpoint.read_bases(), elements, strict=True):
         tensor = _materialise(data, element, copy=copy)
         # torch.save refuses one memory under two types (a tensor and its view as another).
@@ -170,7 +181,7 @@ class _Pool:
     """A base in the making."""
 
     numel: int
-    read: Callable[[], Bytes]
+    read: TensorReader
 
 
 def _overlapping(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
@@ -219,7 +230,7 @@ def _share(
         }
     result = {}
     for core, positions in zip(distinct, by_view.values(), strict=True):
-        pool = _Pool(core.numel(), _Reader(core))
+        pool = _Pool(core.numel(), TensorReader(core))
         for position in positions:
             strides = _core_strides(tensors[position], core)
             result[indices[position]] = (pool, 0, strides)
@@ -292,30 +303,48 @@ def _spanning_pool(tensors: Sequence[torch.Tensor], start: int) -> _Pool:
     for tensor in tensors:
         room = tensor.untyped_storage().nbytes() // tensor.itemsize - tensor.storage_offset()
         if tensor.data_ptr() == start and room >= numel:
-            return _Pool(numel, _Reader(tensor.as_strided((numel,), (1,))))
+            return _Pool(numel, TensorReader(tensor.as_strided((numel,), (1,))))
     # Overlapping arrays are storages of their own, of which none may cover all: piece by piece.
     pieces = [(tensor, *_place(tensor, start, -1)) for tensor in tensors]
     whole = torch.zeros(numel * tensors[0].itemsize, dtype=torch.uint8).view(tensors[0].dtype)
     for tensor, offset, strides in pieces:
         whole.as_strided(tensor.shape, strides or (), offset).copy_(tensor)
-    return _Pool(numel, _Reader(whole))
+    return _Pool(numel, TensorReader(whole))
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader:
-    """Reads a tensor as bytes in C order."""
+class TensorReader:
+    """Reads a tensor as bytes in C order: :attr:`Base.read` and :attr:`Base.read_part`."""
 
     tensor: torch.Tensor
 
+    @property
+    def address(self) -> int | None:
+        """Where the elements lie in memory, None unless they lie there in C order."""
+        on_cpu = self.tensor.device.type == "cpu"
+        return self.tensor.data_ptr() if on_cpu and self.tensor.is_contiguous() else None
+
     def __call__(self) -> Bytes:
-        dense = self.tensor.cpu().contiguous()
+        """All elements."""
+        return self.part(0, self.tensor.numel())
+
+    def part(self, start: int, stop: int) -> Bytes:
+        """The elements from ``start`` to before ``stop``."""
+        dense = self.tensor
+        if self.address is None:
+            dense = dense.cpu().contiguous()
         # Not reshape(-1), which leaves a single expanded element its stride of 0.
-        flat = dense.as_strided((dense.numel(),), (1,))
+        flat = dense.as_strided((stop - start,), (1,), dense.storage_offset() + start)
         data: Bytes = flat.view(torch.uint8).numpy()
         return data
 
 
-def _torch_type(base: Base) -> torch.dtype:
+def torch_type(base: Base) -> torch.dtype:
+    """The element type of a base.
+
+    Raises:
+        InvalidArgumentError: If the installed torch lacks it.
+    """
     element = getattr(torch, dtype(base.dtype).torch, None)
     if element is None:
         raise InvalidArgumentError(

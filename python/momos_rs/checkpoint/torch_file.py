@@ -13,6 +13,7 @@ import torch
 
 from momos_rs.errors import CorruptionError, MomosError, UnsafeFileError
 
+from .mappings import read_from_file
 from .model import Checkpoint
 from .state_dict import find_state_dict
 from .tensors import from_tensors
@@ -80,12 +81,13 @@ def _read_as_data(path: Path) -> Any:
 
 def _to_checkpoint(root: Any, path: Path) -> Checkpoint:
     found = find_state_dict(root, source=str(path))
-    return dataclasses.replace(
+    carried = dataclasses.replace(
         from_tensors(found.tensors.items(), source=str(path)),
         format="torch",
         nbytes_on_disk=path.stat().st_size,
         left_out=tuple(found.left_out),
     )
+    return read_from_file(carried, path)
 
 
 def _load_with_code(path: Path, *, mmap: bool) -> Any:

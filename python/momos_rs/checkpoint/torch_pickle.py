@@ -23,9 +23,9 @@ from .tensors import over_bytes
 from .views import span
 from .zip_records import ZipRecords
 
-__all__ = ["read_legacy_pickle", "read_zip_pickle"]
+__all__ = ["STORAGE_TYPES", "read_legacy_pickle", "read_zip_pickle"]
 
-_STORAGE_TYPES = {
+STORAGE_TYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -40,6 +40,8 @@ _STORAGE_TYPES = {
     "ComplexFloatStorage": torch.complex64,
     "UntypedStorage": torch.uint8,
 }
+"""Element types by the name of the class of storage that stands for them in a pickle."""
+
 _PARAMETERS = (
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
@@ -193,8 +195,8 @@ def _storage_fields(reference: StorageReference) -> tuple[str, torch.dtype, Any]
 def _element_type(name: Any) -> torch.dtype:
     if not isinstance(name, Global):
         raise TypeError("a storage has no type")
-    if name.name in _STORAGE_TYPES:
-        return _STORAGE_TYPES[name.name]
+    if name.name in STORAGE_TYPES:
+        return STORAGE_TYPES[name.name]
     dtype = getattr(torch, name.name, None) if name.module == "torch" else None
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"the storage type {name} is not known")

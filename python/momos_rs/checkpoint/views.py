@@ -11,7 +11,7 @@ from momos_rs.errors import CorruptionError
 
 from .model import Base, Bytes, Entry
 
-__all__ = ["contiguous_strides", "gather", "span", "strides_within"]
+__all__ = ["contiguous_range", "contiguous_strides", "gather", "span", "strides_within"]
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -45,6 +45,21 @@ def strides_within(entry: Entry, base: Base) -> tuple[int, ...]:
     ):
         raise CorruptionError(f"tensor {entry.name!r} reaches outside the data it is a view of")
     return strides
+
+
+def contiguous_range(entry: Entry, base: Base) -> tuple[int, int] | None:
+    """The first element of a base that an entry views and one past the last, if it views them all.
+
+    Returns:
+        None if it skips elements or has them in another order.
+
+    Raises:
+        CorruptionError: If it reaches outside its base.
+    """
+    strides = strides_within(entry, base)
+    if entry.numel and strides != contiguous_strides(entry.shape):
+        return None
+    return entry.offset, entry.offset + entry.numel
 
 
 def gather(entry: Entry, base: Base, data: Bytes) -> Bytes:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.files import replacing
+from momos_rs.memory import PIECE_BYTES
 
 from .model import Checkpoint
+from .pieces import Pieces
 from .safetensors_file import write_safetensors
+from .views import contiguous_range
 
-__all__ = ["WRITABLE_SUFFIXES", "check_suffix", "write"]
+__all__ = ["WRITABLE_SUFFIXES", "bytes_in_another_order", "check_suffix", "write"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -21,7 +23,15 @@ WRITABLE_SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
 """The suffixes that choose the format written."""
 
 
-def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
+def write(
+    path: str | os.PathLike[str],
+    checkpoint: Checkpoint,
+    *,
+    overwrite: bool = False,
+    piece_bytes: int = PIECE_BYTES,
+    threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:
     """Writes a checkpoint in the format that the suffix asks for.
 
     ``.pt``, ``.pth``, ``.bin`` and ``.ckpt`` are PyTorch's: a dictionary of tensors in order, tied
@@ -32,6 +42,10 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
         path: The file to write; it appears only once it is complete.
         checkpoint: What to write.
         overwrite: Whether an existing file may be replaced.
+        piece_bytes: Most bytes of a tensor in memory at once, where it can be read in pieces; does
+            not change the file.
+        threads: Tensors decoded at once; all cores by default.
+        progress: Called with the bytes read so far.
 
     Raises:
         InvalidArgumentError: If the suffix is none of these, or the format cannot hold a tensor.
@@ -40,10 +54,13 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint, *, overwrite: bo
     target = Path(path)
     check_suffix(target)
     with replacing(target, overwrite=overwrite) as file:
+        pieces = Pieces(checkpoint, piece_bytes, threads=threads, progress=progress)
         if target.suffix.lower() in _TORCH_SUFFIXES:
-            _write_torch(file, checkpoint)
+            from .torch_writer import write_torch
+
+            write_torch(file, checkpoint, pieces)
         else:
-            write_safetensors(file, checkpoint)
+            write_safetensors(file, checkpoint, pieces)
 
 
 def check_suffix(path: Path) -> None:
@@ -57,11 +74,13 @@ def check_suffix(path: Path) -> None:
         raise InvalidArgumentError(f"{path} must end in one of {choices}, which choose the format")
 
 
-def _write_torch(file: BinaryIO, checkpoint: Checkpoint) -> None:
-    import torch
+def bytes_in_another_order(path: Path, checkpoint: Checkpoint) -> int:
+    """Bytes of the largest base that :func:`write` needs in memory as a whole.
 
-    from .tensors import to_state_dict
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls rare element types experimental
-        torch.save(to_state_dict(checkpoint, copy=False), file)
+    Only safetensors files need any: they hold every tensor in C order.
+    """
+    if path.suffix.lower() in _TORCH_SUFFIXES:
+        return 0
+    views = ((entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries)
+    scattered = (base.nbytes for entry, base in views if contiguous_range(entry, base) is None)
+    return max(scattered, default=0)

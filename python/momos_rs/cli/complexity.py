@@ -40,6 +40,7 @@ from .console import (
     quiet_option,
     screen_width,
 )
+from .sizes import memory_option
 
 __all__ = ["complexity"]
 
@@ -132,6 +133,7 @@ MEBIBYTE = 1 << 20
     type=click.IntRange(1),
     help="Number of threads; all cores by default. Does not change the figures.",
 )
+@memory_option
 @click.option("--allow-pickle", is_flag=True, help="Let models run their own code as they load.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write a CSV file.")
 @click.option(
@@ -185,7 +187,8 @@ def complexity(
             f"--over-time needs several checkpoints of a run, and {paths[0]} is one"
         )
     times = times_of(paths) if over_time else None
-    with progress_bar(enabled=not (quiet or as_json)) as progress:
+    units = dict.fromkeys(_phases(len(paths)), "weights")
+    with progress_bar(enabled=not (quiet or as_json), units=units) as progress:
         reports = _measure_all(
             paths,
             progress,
@@ -228,15 +231,22 @@ def _measure_all(
     **options: Any,
 ) -> list[ComplexityReport]:
     reports = []
-    for index, (path, name) in enumerate(zip(paths, short_names(paths), strict=True)):
-        label = f"{index + 1} of {len(paths)}" if len(paths) > 1 else "measure"
+    phases = _phases(len(paths))
+    for phase, path, name in zip(phases, paths, short_names(paths), strict=True):
 
-        def show(_phase: str, done: int, total: int, label: str = label) -> None:
+        def show(_phase: str, done: int, total: int, phase: str = phase) -> None:
             if progress is not None:
-                progress(label, done, total)
+                progress(phase, done, total)
 
         reports.append(measure(path, name=name, progress=show, **options))
     return reports
+
+
+def _phases(models: int) -> list[str]:
+    """What the progress of each model is called."""
+    if models == 1:
+        return ["measure"]
+    return [f"{number} of {models}" for number in range(1, models + 1)]
 
 
 def _write_files(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from .progress import progress_bar
 
 __all__ = [
     "debug_option",
@@ -153,27 +154,3 @@ def fold(text: str, *, indent: str, width: int | None) -> str:
         subsequent_indent=indent + "  ",
         break_on_hyphens=False,
     )
-
-
-@contextlib.contextmanager
-def progress_bar(*, enabled: bool = True) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A callback that shows phases of work as bars on standard error, if that is a terminal."""
-    if not (enabled and sys.stderr.isatty()):
-        yield None
-        return
-    with contextlib.ExitStack() as stack:
-        bars: dict[str, Any] = {}
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in bars:
-                stack.close()
-                bars.clear()
-                bars[phase] = stack.enter_context(
-                    click.progressbar(
-                        length=max(total, 1), label=f"{phase:<14}", file=sys.stderr, show_pos=False
-                    )
-                )
-            bar = bars[phase]
-            bar.update(min(done, total) - bar.pos)
-
-        yield show

@@ -6,13 +6,14 @@ Exit status 0: done. 1: failed, with one line on standard error. 2: not a valid 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -67,19 +68,45 @@ class _TerminatedError(BaseException):
     """SIGTERM arrived."""
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _TerminatedError
+@contextlib.contextmanager
+def _handling_signals() -> Iterator[None]:
+    """Lets SIGTERM end commands as Ctrl-C does, and lets nothing interrupt their clearing up."""
+    handlers: dict[int, Any] = {}
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in handlers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError
+
+    for number in map(int, (signal.SIGINT, signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
+            handlers[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main(
+    arguments: Sequence[str] | None = None,
+    command: click.Command | None = None,
+    name: str = "momos",
+) -> NoReturn:
     """Runs the command line and exits.
 
     Args:
         arguments: The arguments; those of the process by default.
+        command: What to run; the group of all commands by default.
+        name: What it is called.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    with _handling_signals():
+        _run(arguments, command or group, name)
+
+
+def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> NoReturn:
     try:
-        result = group.main(args=arguments, prog_name="momos", standalone_mode=False)
+        result = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:

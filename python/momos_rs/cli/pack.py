@@ -10,6 +10,7 @@ import click
 from .. import defaults
 from ..packing import pack_file
 from ..report import PackReport
+from ..team import SOLO, Team
 from .console import (
     debug_option,
     format_bytes,
@@ -22,8 +23,9 @@ from .console import (
     quiet_option,
 )
 from .dials import dial_options
+from .sizes import memory_option
 
-__all__ = ["pack"]
+__all__ = ["pack", "run"]
 
 WORST_TENSORS = 5
 
@@ -66,7 +68,28 @@ WORST_TENSORS = 5
     type=click.IntRange(0),
     default=defaults.ITERATIONS,
     show_default=True,
-    help="Most iterations of k-means.",
+    help="Most iterations of k-means; of batches with --mini-batch.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=defaults.TOLERANCE,
+    show_default=True,
+    help="End k-means after an iteration that lowers the distortion by a smaller share.",
+)
+@click.option(
+    "--training-blocks",
+    type=click.IntRange(0),
+    default=defaults.BLOCKS_PER_MOTIF,
+    show_default=True,
+    help="Refine motifs on at most so many blocks per motif, where there are more than those and "
+    "than a million; 0 for all blocks.",
+)
+@click.option(
+    "--mini-batch",
+    type=click.IntRange(0),
+    default=0,
+    help="Let every iteration of k-means look at so many blocks only, drawn at random.",
 )
 @click.option(
     "--seed",
@@ -120,13 +143,25 @@ WORST_TENSORS = 5
     type=click.IntRange(1),
     help="Number of threads; all cores by default. Does not change the archive.",
 )
+@memory_option
 @dial_options
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @json_option
 @quiet_option
 @debug_option
-def pack(
+def pack(**options: Any) -> None:
+    """Pack MODEL, a checkpoint file or folder, as a mosaic of motifs.
+
+    Floating tensors of two or more dimensions are cut into blocks of consecutive values, and
+    every block is replaced by one of the motifs; everything else is stored exactly.
+    """
+    run(SOLO, **options)
+
+
+def run(
+    team: Team,
+    *,
     model: Path,
     output: Path | None,
     capacity: float | None,
@@ -136,23 +171,34 @@ def pack(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Pack MODEL, a checkpoint file or folder, as a mosaic of motifs.
+    """What the command does.
 
-    Floating tensors of two or more dimensions are cut into blocks of consecutive values, and
-    every block is replaced by one of the motifs; everything else is stored exactly.
+    Args:
+        team: The processes that pack together; the first one reports.
+        model: As the arguments of the command, like those that follow.
+        output: The archive.
+        capacity: Motifs per block.
+        motifs: Number of motifs.
+        force: Whether to replace an existing archive.
+        as_json: Whether to print JSON.
+        quiet: Whether to print nothing.
+        **options: As the attributes of :class:`~momos_rs.packing.PackOptions`.
     """
     if capacity is not None and motifs is not None:
         raise click.UsageError("give either --capacity or --motifs, not both")
-    with progress_bar(enabled=not (quiet or as_json)) as progress:
+    with progress_bar(enabled=team.is_first and not (quiet or as_json)) as progress:
         report = pack_file(
             model,
             output,
             overwrite=force,
             capacity=defaults.CAPACITY if capacity is None else capacity,
             motifs=motifs,
+            team=team,
             progress=progress,
             **options,
         )
+    if not team.is_first:
+        return
     if as_json:
         print_json(report.to_dict())
     elif not quiet:

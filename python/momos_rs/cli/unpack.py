@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from ..packing import unpack_file
-from .console import debug_option, quiet_option
+from .console import debug_option, progress_bar, quiet_option
+from .sizes import memory_option
 
 __all__ = ["unpack"]
 
@@ -27,12 +28,26 @@ __all__ = ["unpack"]
     type=click.IntRange(0),
     help="Most bytes of tensors to accept, for archives that expand by more than 1,024.",
 )
+@memory_option
 @quiet_option
 @debug_option
 def unpack(
-    archive: Path, output: Path | None, force: bool, max_bytes: int | None, quiet: bool
+    archive: Path,
+    output: Path | None,
+    force: bool,
+    max_bytes: int | None,
+    memory: int | None,
+    quiet: bool,
 ) -> None:
     """Unpack ARCHIVE into a checkpoint with the names, shapes, types and ties of the original."""
-    target = unpack_file(archive, output, overwrite=force, max_bytes=max_bytes)
+    with progress_bar(enabled=not quiet) as progress:
+        target = unpack_file(
+            archive,
+            output,
+            overwrite=force,
+            max_bytes=max_bytes,
+            memory=memory,
+            progress=progress,
+        )
     if not quiet:
         click.echo(f"{archive} -> {target}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..packing import VerifyReport, verify_file
+from ..verifying import VerifyReport, verify_file
 from .console import (
     debug_option,
     format_bytes,
@@ -17,6 +17,7 @@ from .console import (
     progress_bar,
     quiet_option,
 )
+from .sizes import memory_option
 
 __all__ = ["verify"]
 
@@ -35,6 +36,7 @@ __all__ = ["verify"]
     type=click.IntRange(0),
     help="Most bytes of tensors to accept, for archives that expand by more than 1,024.",
 )
+@memory_option
 @json_option
 @quiet_option
 @debug_option
@@ -43,6 +45,7 @@ def verify(
     against: Path | None,
     allow_pickle: bool,
     max_bytes: int | None,
+    memory: int | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -57,6 +60,7 @@ def verify(
             against,
             allow_pickle=allow_pickle,
             max_bytes=max_bytes,
+            memory=memory,
             progress=progress,
         )
     if as_json:

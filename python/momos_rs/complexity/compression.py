@@ -25,7 +25,14 @@ import zstandard
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.report import Record
 
-__all__ = ["COMPRESSORS", "SLOW_COMPRESSORS", "Compression", "StreamCompressor"]
+__all__ = [
+    "COMPRESSORS",
+    "SLOW_COMPRESSORS",
+    "Compression",
+    "StreamCompressor",
+    "Workers",
+    "compression_memory",
+]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
@@ -39,6 +46,9 @@ _GZIP_FRAME = 18
 
 _SEGMENT = {"gzip": 1 << 20, "bz2": 900_000, "lzma": 24 << 20, "zstd": 16 << 20}
 _SAMPLE_SEGMENT = {"bz2": 900_000, "lzma": 4 << 20}
+_ENCODER = {"gzip": 1 << 20, "bz2": 8 << 20, "lzma": 95 << 20, "zstd": 16 << 20}
+"""Bytes that each takes for itself (their manuals)."""
+
 _SLICE = 1 << 18
 """Bytes between two looks at whether to stop."""
 
@@ -64,11 +74,40 @@ class Compression(Record):
     sampled: bool
 
 
-class StreamCompressor:
-    """Compresses one stream with several compressors at once, in threads.
+class Workers:
+    """Threads that compress segments, for any number of streams.
 
     Use it as a context manager; leaving it early stops the work.
     """
+
+    def __init__(self, threads: int) -> None:
+        """Starts so many threads."""
+        self.stop = threading.Event()
+        self._slots = threading.Semaphore(2 * threads)
+        self._executor = ThreadPoolExecutor(threads)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop.set()
+        self._executor.shutdown(cancel_futures=True)
+
+    def submit(self, name: str, segment: _Segment) -> Future[int]:
+        """Compresses a segment once a thread is free; waits while twice as many are waiting."""
+        self._slots.acquire()
+        future = self._executor.submit(_SIZES[name], segment, self.stop)
+        future.add_done_callback(lambda _: self._slots.release())
+        return future
+
+
+class StreamCompressor:
+    """Compresses one stream with several compressors at once, in threads."""
 
     def __init__(
         self,
@@ -77,7 +116,7 @@ class StreamCompressor:
         of: str,
         total: int,
         sample: int | None = None,
-        threads: int,
+        workers: Workers,
     ) -> None:
         """A compressor of a stream.
 
@@ -86,15 +125,13 @@ class StreamCompressor:
             of: What the stream is, for :attr:`Compression.of`.
             total: Bytes that will be fed.
             sample: Most bytes for the slow compressors; None for no limit.
-            threads: Segments compressed at the same time.
+            workers: The threads.
 
         Raises:
             InvalidArgumentError: If a name is not one of them.
         """
         self._of = of
-        self._stop = threading.Event()
-        self._slots = threading.Semaphore(2 * threads)
-        self._executor = ThreadPoolExecutor(threads)
+        self._workers = workers
         self._lanes = []
         for name in names:
             if name not in COMPRESSORS:
@@ -104,33 +141,15 @@ class StreamCompressor:
             limit = sample if name in SLOW_COMPRESSORS else None
             self._lanes.append(_Lane(name, total, limit))
 
-    def __enter__(self) -> StreamCompressor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._executor.shutdown(cancel_futures=True)
-
     def feed(self, data: Bytes) -> None:
         """Appends bytes to the stream."""
         for lane in self._lanes:
             for segment in lane.cut(data):
-                self._submit(lane, segment)
+                lane.futures.append(self._workers.submit(lane.name, segment))
 
     def finish(self) -> tuple[Compression, ...]:
         """What became of the stream, once all of it was fed."""
         return tuple(lane.result(self._of) for lane in self._lanes)
-
-    def _submit(self, lane: _Lane, segment: _Segment) -> None:
-        self._slots.acquire()
-        future = self._executor.submit(_SIZES[lane.name], segment, self._stop)
-        future.add_done_callback(lambda _: self._slots.release())
-        lane.futures.append(future)
 
 
 @dataclass(frozen=True)
@@ -138,6 +157,24 @@ class _Segment:
     data: bytes
     before: bytes
     last: bool
+
+
+def compression_memory(names: Sequence[str], sample: int | None) -> tuple[int, int]:
+    """About the bytes that compressing two streams takes: once, and for each thread.
+
+    Args:
+        names: Which of :data:`COMPRESSORS`.
+        sample: Most bytes for the slow compressors; None for no limit.
+    """
+    segments = [
+        _SAMPLE_SEGMENT[name] if sample is not None and name in SLOW_COMPRESSORS else _SEGMENT[name]
+        for name in names
+    ]
+    if not segments:
+        return 0, 0
+    # Segments in the making, of which one is just handed over; one at work and one that waits.
+    once = 2 * sum(segments) + max(segments)
+    return once, 2 * max(segments) + max(_ENCODER[name] for name in names)
 
 
 class _Lane:

@@ -11,9 +11,11 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from momos_rs import _core
+from momos_rs.checkpoint.model import cuts
 from momos_rs.dtypes import dtype
+from momos_rs.memory import PIECE_BYTES
 
+from .counting import statistics_of
 from .report import (
     BaselineComparison,
     BlockComplexity,
@@ -52,27 +54,40 @@ def random_baseline(weights: WeightSet, kind: RandomBaseline, seed: int) -> Weig
             ``"shuffled"``: each tensor's own weights, permuted.
         seed: Seed; the same one gives the same weights on every machine.
     """
-    make = {"gaussian": _gaussian, "shuffled": _shuffled}[kind]
     tensors = tuple(
-        replace(tensor, read=partial(make, tensor, seed, index))
+        _gaussian(tensor, seed, index) if kind == "gaussian" else _shuffled(tensor, seed, index)
         for index, tensor in enumerate(weights.tensors)
     )
-    return WeightSet(f"{kind}, seed {seed}", weights.format, tensors)
+    return WeightSet(f"{kind}, seed {seed}", weights.format, tensors, archive=weights.archive)
 
 
-def _gaussian(tensor: WeightTensor, seed: int, index: int) -> Bytes:
-    n, _, nans, infinities, _, _, total, squares = _core.weight_statistics(
-        tensor.read(), tensor.dtype
+def _gaussian(tensor: WeightTensor, seed: int, index: int) -> WeightTensor:
+    pieces = partial(_gaussian_pieces, tensor, seed, index)
+    return replace(tensor, read=lambda: _joined(pieces(PIECE_BYTES)), read_pieces=pieces)
+
+
+def _joined(pieces: Iterator[Bytes]) -> Bytes:
+    return np.concatenate([np.empty(0, np.uint8), *pieces])
+
+
+def _gaussian_pieces(tensor: WeightTensor, seed: int, index: int, nbytes: int) -> Iterator[Bytes]:
+    """Normal weights; the generator gives the same numbers whatever the pieces."""
+    n, _, nans, infinities, _, _, total, squares = statistics_of(
+        tensor.pieces(nbytes), tensor.dtype
     )
     finite = max(n - nans - infinities, 1)
     mean = total / finite
     deviation = max(squares / finite - mean * mean, 0.0) ** 0.5
     rng = np.random.default_rng((seed, index))
-    if tensor.dtype == "F64":
-        wide: Bytes = (rng.standard_normal(n) * deviation + mean).astype("<f8").view(np.uint8)
-        return wide
-    values = rng.standard_normal(n, dtype=np.float32) * np.float32(deviation) + np.float32(mean)
-    return _narrowed(values, tensor.dtype)
+    for start, stop in cuts(tensor.numel, dtype(tensor.dtype).itemsize, nbytes):
+        if tensor.dtype == "F64":
+            wide = rng.standard_normal(stop - start) * deviation + mean
+            yield wide.astype("<f8").view(np.uint8)
+        else:
+            values = rng.standard_normal(stop - start, dtype=np.float32)
+            values *= np.float32(deviation)
+            values += np.float32(mean)
+            yield _narrowed(values, tensor.dtype)
 
 
 def _narrowed(values: npt.NDArray[np.float32], name: str) -> Bytes:
@@ -85,7 +100,11 @@ def _narrowed(values: npt.NDArray[np.float32], name: str) -> Bytes:
     return data
 
 
-def _shuffled(tensor: WeightTensor, seed: int, index: int) -> Bytes:
+def _shuffled(tensor: WeightTensor, seed: int, index: int) -> WeightTensor:
+    return replace(tensor, read=partial(_permuted, tensor, seed, index), read_pieces=None)
+
+
+def _permuted(tensor: WeightTensor, seed: int, index: int) -> Bytes:
     itemsize = dtype(tensor.dtype).itemsize
     elements = np.ascontiguousarray(tensor.read()).view(f"<u{itemsize}")
     permuted: Bytes = np.random.default_rng((seed, index)).permutation(elements).view(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from typing import TypeAlias
 
@@ -13,10 +14,37 @@ from momos_rs import _core
 
 from .report import BlockComplexity
 
-__all__ = ["BitStream", "complexity_of_counts", "random_bdm", "randomness_z"]
+__all__ = [
+    "Bands",
+    "BitStream",
+    "Statistics",
+    "complexity_of_counts",
+    "random_bdm",
+    "randomness_z",
+    "statistics_of",
+]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Counts: TypeAlias = "npt.NDArray[np.uint64]"
+Statistics: TypeAlias = "tuple[int, int, int, int, float, float, float, float]"
+"""As of :func:`_core.weight_statistics`."""
+
+ROWS = 4
+"""Rows of a 4x4 block."""
+
+
+def statistics_of(pieces: Iterable[Bytes], name: str, *, threads: int | None = None) -> Statistics:
+    """The statistics of weights in pieces of a multiple of 2^18, but for the last.
+
+    Args:
+        pieces: Little-endian bytes of the weights.
+        name: Their type.
+        threads: Number of threads; all cores by default.
+    """
+    found = _core.weight_statistics(np.empty(0, np.uint8), name)
+    for data in pieces:
+        found = _core.weight_statistics(data, name, before=found, threads=threads)
+    return found
 
 
 def complexity_of_counts(counts: Counts, bits: int) -> BlockComplexity:
@@ -122,3 +150,26 @@ class BitStream:
     def finish(self) -> Bytes:
         """The last byte, if one is begun, filled up with zeros."""
         return np.full(min(self._bits, 1), self._rest, np.uint8)
+
+
+class Bands:
+    """Cuts the weights of a matrix that come in pieces into bands of whole 4x4 blocks."""
+
+    def __init__(self, row_bytes: int) -> None:
+        """A matrix whose rows have so many bytes."""
+        self._band = ROWS * row_bytes
+        self._rest = np.empty(0, np.uint8)
+
+    def cut(self, data: Bytes) -> Iterator[Bytes]:
+        """Bands of a multiple of four rows; what is left over waits for the next piece."""
+        if self._rest.size:
+            needed = self._band - self._rest.size
+            self._rest = np.concatenate([self._rest, data[:needed]])
+            if self._rest.size < self._band:
+                return
+            yield self._rest
+            data = data[needed:]
+        whole = data.size - data.size % self._band
+        if whole:
+            yield data[:whole]
+        self._rest = data[whole:].copy()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -13,21 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from momos_rs import _core, defaults
-from momos_rs.bitplanes import (
-    BITS,
-    PERCENTILE,
-    check_quantisation,
-    level_planes,
-    matrix_columns,
-    quantisation_range,
-)
+from momos_rs.archive.parts import PIECES_DECODED
+from momos_rs.bitplanes import BITS, PERCENTILE, check_quantisation, matrix_columns, tails
 from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
+from momos_rs.memory import Shares, share_out
 from momos_rs.mosaic import mosaic_bound, motif_count
 
-from .compression import COMPRESSORS, SLOW_COMPRESSORS, Compression, StreamCompressor
+from .compression import (
+    COMPRESSORS,
+    SLOW_COMPRESSORS,
+    Compression,
+    StreamCompressor,
+    Workers,
+    compression_memory,
+)
 from .controls import RANDOM_BASELINES, RandomBaseline, compare, notes_on, random_baseline
-from .counting import BitStream, complexity_of_counts
+from .counting import Bands, BitStream, Statistics, complexity_of_counts, statistics_of
 from .report import (
     ComplexityReport,
     MosaicBound,
@@ -67,10 +68,11 @@ SEEDS = 3
 SAMPLE = 16 << 20
 """Most bytes that the slow compressors are given by default."""
 
-Bytes: TypeAlias = "npt.NDArray[np.uint8]"
-Statistics: TypeAlias = "tuple[int, int, int, int, float, float, float, float]"
-"""As of :func:`_core.weight_statistics`."""
+PIECES_MEASURED = 8
+"""Pieces of a tensor in memory at most: it, cleaned, and cut anew; random ones are made as float32
+in several steps."""
 
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Progress: TypeAlias = "Callable[[str, int, int], object]"
 """Called with a phase, the weights done and the weights in all."""
 
@@ -87,14 +89,11 @@ class _Options:
     per_tensor_compression: bool
     non_finite: NonFinite
     threads: int | None
+    memory: int | None
 
     @property
     def compressors(self) -> tuple[str, ...]:
         return tuple(name for name in COMPRESSORS if name in self.measures)
-
-    @property
-    def workers(self) -> int:
-        return self.threads or os.cpu_count() or 1
 
 
 def measure(
@@ -114,13 +113,15 @@ def measure(
     name: str | None = None,
     allow_pickle: bool = False,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> ComplexityReport:
     """Measures the complexity of the trainable weights of a model.
 
     The 1-D BDM of the signs is the measure of Mosaic-of-Motifs (arXiv 2602.14896): the bits
     ``w > 0`` of all trainable parameters, in order, in blocks of 12, the last incomplete one
-    ignored. Every tensor is read once.
+    ignored. Every tensor is read once, or twice if it is larger than a piece of what the memory
+    allows.
 
     Args:
         source: A path of a checkpoint or archive, a checkpoint, a state dict, a module, a tensor
@@ -141,12 +142,14 @@ def measure(
         name: What to call the source in the report.
         allow_pickle: Whether a checkpoint file that needs code of its own may run it.
         threads: Number of threads; all cores by default. The figures do not depend on it.
+        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
+            by default. The figures do not depend on it.
         progress: Called while work goes on.
 
     Raises:
-        InvalidArgumentError: If an argument is out of its range, the source has no weights, a
-            tensor is not finite and ``non_finite`` is ``"error"``, or a baseline checkpoint has
-            no tensor in common with the model.
+        InvalidArgumentError: If an argument is out of its range, the memory is too little, the
+            source has no weights, a tensor is not finite and ``non_finite`` is ``"error"``, or a
+            baseline checkpoint has no tensor in common with the model.
         MomosError: Whatever reading a file raises.
         OSError: If a file cannot be read.
     """
@@ -162,6 +165,7 @@ def measure(
         per_tensor_compression=per_tensor_compression,
         non_finite=_one_of(non_finite),
         threads=threads,
+        memory=memory,
     )
     if seeds < 1:
         raise InvalidArgumentError(f"seeds must be at least 1, not {seeds}")
@@ -239,128 +243,84 @@ class _Measurement:
         self._weights = weights
         self._options = options
         self._totals = _Totals(levels=np.zeros(options.bits))
+        self._shares = _share_out(weights, options)
+        if weights.archive is not None:
+            weights.archive.threads = self._shares.threads
 
     def run(self, progress: Progress) -> ComplexityReport:
         options = self._options
         if options.non_finite == "skip":
-            self._leave_out_non_finite()
+            self._leave_out_non_finite(progress)
         weights = self._weights
         tensors = []
         done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress("measure", done, weights.numel)
+
         bits = BitStream()
-        with (
-            self._compressor("weights", weights.nbytes) as of_weights,
-            self._compressor("signs", math.ceil(weights.numel / 8)) as of_signs,
-        ):
+        with Workers(self._shares.threads) as workers:
+            of_weights = self._compressor(workers, "weights", weights.nbytes)
+            of_signs = self._compressor(workers, "signs", math.ceil(weights.numel / 8))
+
+            def compress(data: Bytes, name: str, numel: int) -> None:
+                of_weights.feed(data)
+                of_signs.feed(bits.append(_core.pack_signs(data, name), numel))
+
             for tensor in weights.tensors:
-                data, found = self._read(tensor)
-                if options.compressors:
-                    of_weights.feed(data)
-                    packed = _core.pack_signs(data, tensor.dtype)
-                    of_signs.feed(bits.append(packed, tensor.numel))
-                tensors.append(self._measure_tensor(tensor, data, found))
-                done += tensor.numel
-                progress("measure", done, weights.numel)
+                reading = self._read(tensor)
+                one = _TensorMeasurement(tensor, reading, options, self._totals)
+                alone = None
+                if options.per_tensor_compression:
+                    alone = self._compressor(workers, "weights", tensor.nbytes)
+                for data in reading.pieces():
+                    numel = data.size // dtype(tensor.dtype).itemsize
+                    if options.compressors:
+                        compress(data, tensor.dtype, numel)
+                    if alone is not None:
+                        alone.feed(data)
+                    one.add(data)
+                    advance(numel)
+                bound = None
+                if "bound" in options.measures and tensor.numel:
+                    bound = self._bound((tensor,))
+                tensors.append(one.finish(bound, () if alone is None else alone.finish()))
             of_signs.feed(bits.finish())
             compression = (*of_weights.finish(), *of_signs.finish())
         return self._report(tuple(tensors), compression)
 
-    def _compressor(self, of: str, total: int) -> StreamCompressor:
+    def _compressor(self, workers: Workers, of: str, total: int) -> StreamCompressor:
         options = self._options
         return StreamCompressor(
-            options.compressors,
-            of=of,
-            total=total,
-            sample=options.sample,
-            threads=options.workers,
+            options.compressors, of=of, total=total, sample=options.sample, workers=workers
         )
 
-    def _leave_out_non_finite(self) -> None:
-        for tensor in self._weights.tensors:
-            problem = _problem(_core.weight_statistics(tensor.read(), tensor.dtype))
-            if problem is not None:
-                self._weights = self._weights.without(tensor.name, problem)
+    def _leave_out_non_finite(self, progress: Progress) -> None:
+        weights = self._weights
+        done = 0
+        for tensor in weights.tensors:
+            reading = _Reading(tensor, self._shares.piece_bytes, self._options.threads)
+            if reading.problem is not None:
+                self._weights = self._weights.without(tensor.name, reading.problem)
+            done += tensor.numel
+            progress("look", done, weights.numel)
         if self._weights.numel == 0:
             raise InvalidArgumentError(f"{self._weights.source}: no tensor has finite weights only")
 
-    def _read(self, tensor: WeightTensor) -> tuple[Bytes, Statistics]:
-        """The weights of a tensor, all finite, and their statistics."""
-        options = self._options
-        data = tensor.read()
-        found = _core.weight_statistics(data, tensor.dtype, threads=options.threads)
-        problem = _problem(found)
-        if problem is not None:
-            if options.non_finite != "zero":
+    def _read(self, tensor: WeightTensor) -> _Reading:
+        """The weights of a tensor, all finite."""
+        reading = _Reading(tensor, self._shares.piece_bytes, self._options.threads)
+        if reading.problem is not None:
+            if self._options.non_finite != "zero":
                 raise InvalidArgumentError(
-                    f"{self._weights.source}: tensor {tensor.name!r} has {problem}; "
+                    f"{self._weights.source}: tensor {tensor.name!r} has {reading.problem}; "
                     'leave such tensors out (non_finite="skip", --non-finite skip) or take '
                     'the values for 0 (non_finite="zero", --non-finite zero)'
                 )
-            data = _core.zero_non_finite(data, tensor.dtype)
-            found = _core.weight_statistics(data, tensor.dtype, threads=options.threads)
-        return data, found
-
-    def _measure_tensor(
-        self, tensor: WeightTensor, data: Bytes, found: Statistics
-    ) -> TensorComplexity:
-        options = self._options
-        wanted = options.measures
-        totals = self._totals
-        sparsity = l2 = signs = sign_plane = qubd = None
-        zeros, sum_of_squares = found[1], found[7]
-        totals.zeros += zeros
-        totals.sum_of_squares += sum_of_squares
-        if "sparsity" in wanted and tensor.numel:
-            sparsity = zeros / tensor.numel
-        if "norm" in wanted:
-            l2 = math.sqrt(sum_of_squares)
-        if "bdm" in wanted:
-            totals.stream.update(data, tensor.dtype, threads=options.threads)
-            counter = _core.SignCounter()
-            counter.update(data, tensor.dtype, threads=options.threads)
-            signs = complexity_of_counts(counter.counts(), tensor.numel)
-        columns = matrix_columns(tensor.shape)
-        if "bdm2d" in wanted and columns is not None:
-            counts = _core.sign_plane_counts(data, tensor.dtype, columns, threads=options.threads)
-            totals.plane += counts
-            totals.plane_bits += tensor.numel
-            sign_plane = complexity_of_counts(counts, tensor.numel)
-        if "qubd" in wanted and columns is not None:
-            qubd = self._level_planes(tensor, data, columns)
-            totals.levels += qubd
-            totals.measured_levels += 1
-        return TensorComplexity(
-            name=tensor.name,
-            shape=tensor.shape,
-            dtype=tensor.dtype,
-            n=tensor.numel,
-            sparsity=sparsity,
-            l2=l2,
-            signs=signs,
-            sign_plane=sign_plane,
-            qubd=qubd,
-            bound=self._bound((tensor,)) if "bound" in wanted and tensor.numel else None,
-            compression=self._compress(data) if options.per_tensor_compression else (),
-        )
-
-    def _level_planes(self, tensor: WeightTensor, data: Bytes, columns: int) -> tuple[float, ...]:
-        options = self._options
-        ends = quantisation_range(
-            data,
-            tensor.dtype,
-            robust=options.robust,
-            percentile=options.percentile,
-            threads=options.threads,
-        )
-        assert ends is not None, "non-finite weights were dealt with when they were read"
-        return level_planes(
-            data, tensor.dtype, columns, options.bits, *ends, threads=options.threads
-        )
-
-    def _compress(self, data: Bytes) -> tuple[Compression, ...]:
-        with self._compressor("weights", data.size) as compressor:
-            compressor.feed(data)
-            return compressor.finish()
+            reading.zero_non_finite()
+        return reading
 
     def _bound(self, tensors: Sequence[WeightTensor]) -> MosaicBound:
         options = self._options
@@ -412,6 +372,168 @@ class _Measurement:
             notes=(),
             seconds=0.0,
         )
+
+
+class _Reading:
+    """The weights of a tensor, which stay in memory if they are one piece.
+
+    Attributes:
+        statistics: Those of the weights.
+    """
+
+    def __init__(self, tensor: WeightTensor, piece_bytes: int, threads: int | None) -> None:
+        self._tensor = tensor
+        self._piece_bytes = piece_bytes
+        self._threads = threads
+        self._zeroed = False
+        self._whole = tensor.read() if tensor.nbytes <= piece_bytes else None
+        self.statistics = self._statistics()
+
+    @property
+    def problem(self) -> str | None:
+        """What is not finite among the weights."""
+        return _problem(self.statistics)
+
+    def zero_non_finite(self) -> None:
+        """Takes what is not finite for 0 from now on."""
+        self._zeroed = True
+        if self._whole is not None:
+            self._whole = _core.zero_non_finite(self._whole, self._tensor.dtype)
+        self.statistics = self._statistics()
+
+    def pieces(self) -> Iterator[Bytes]:
+        """The weights in order, as of :meth:`WeightTensor.pieces`."""
+        if self._whole is not None:
+            yield self._whole
+            return
+        for data in self._tensor.pieces(self._piece_bytes):
+            yield _core.zero_non_finite(data, self._tensor.dtype) if self._zeroed else data
+
+    def quantiles(self, qs: Sequence[float]) -> list[float]:
+        """Quantiles of the weights."""
+        search = _core.QuantileSearch(self._tensor.numel, qs)
+        for data in self.pieces():
+            search.add(data, self._tensor.dtype, threads=self._threads)
+        search.turn()
+        for data in self.pieces():
+            search.add(data, self._tensor.dtype, threads=self._threads)
+        return search.values()
+
+    def _statistics(self) -> Statistics:
+        return statistics_of(self.pieces(), self._tensor.dtype, threads=self._threads)
+
+
+class _TensorMeasurement:
+    """The figures of one tensor, whose weights come in pieces."""
+
+    def __init__(
+        self, tensor: WeightTensor, reading: _Reading, options: _Options, totals: _Totals
+    ) -> None:
+        self._tensor = tensor
+        self._options = options
+        self._totals = totals
+        self._statistics = reading.statistics
+        self._signs = _core.SignCounter()
+        self._columns = matrix_columns(tensor.shape)
+        self._bands = Bands((self._columns or 1) * dtype(tensor.dtype).itemsize)
+        self._sign_plane = np.zeros(1 << 16, np.uint64)
+        self._level_planes = np.zeros((options.bits, 1 << 16), np.uint64)
+        self._ends = (0.0, 0.0)
+        if self._wants("qubd") and self._columns is not None:
+            self._ends = self._quantisation_range(reading)
+
+    def _wants(self, measure: str) -> bool:
+        return measure in self._options.measures
+
+    def _quantisation_range(self, reading: _Reading) -> tuple[float, float]:
+        options = self._options
+        if options.robust:
+            low, high = reading.quantiles(tails(options.percentile))
+            return low, high
+        return self._statistics[4], self._statistics[5]
+
+    def add(self, data: Bytes) -> None:
+        """Takes the next piece in."""
+        name, threads = self._tensor.dtype, self._options.threads
+        if self._wants("bdm"):
+            self._totals.stream.update(data, name, threads=threads)
+            self._signs.update(data, name, threads=threads)
+        if self._columns is None or not (self._wants("bdm2d") or self._wants("qubd")):
+            return
+        for band in self._bands.cut(data):
+            if self._wants("bdm2d"):
+                self._sign_plane += _core.sign_plane_counts(
+                    band, name, self._columns, threads=threads
+                )
+            if self._wants("qubd"):
+                counts = _core.level_plane_counts(
+                    band, name, self._columns, self._options.bits, *self._ends, threads=threads
+                )
+                for plane, more in zip(self._level_planes, counts, strict=True):
+                    plane += more
+
+    def finish(
+        self, bound: MosaicBound | None, compression: tuple[Compression, ...]
+    ) -> TensorComplexity:
+        """The figures, once all pieces were taken in; adds them to the totals."""
+        tensor, totals = self._tensor, self._totals
+        sparsity = l2 = signs = sign_plane = qubd = None
+        zeros, sum_of_squares = self._statistics[1], self._statistics[7]
+        totals.zeros += zeros
+        totals.sum_of_squares += sum_of_squares
+        if self._wants("sparsity") and tensor.numel:
+            sparsity = zeros / tensor.numel
+        if self._wants("norm"):
+            l2 = math.sqrt(sum_of_squares)
+        if self._wants("bdm"):
+            signs = complexity_of_counts(self._signs.counts(), tensor.numel)
+        if self._wants("bdm2d") and self._columns is not None:
+            totals.plane += self._sign_plane
+            totals.plane_bits += tensor.numel
+            sign_plane = complexity_of_counts(self._sign_plane, tensor.numel)
+        if self._wants("qubd") and self._columns is not None:
+            squares = _core.ctm_squares(4)
+            qubd = tuple(_core.bdm_of_counts(counts, squares) for counts in self._level_planes)
+            totals.levels += qubd
+            totals.measured_levels += 1
+        return TensorComplexity(
+            name=tensor.name,
+            shape=tensor.shape,
+            dtype=tensor.dtype,
+            n=tensor.numel,
+            sparsity=sparsity,
+            l2=l2,
+            signs=signs,
+            sign_plane=sign_plane,
+            qubd=qubd,
+            bound=bound,
+            compression=compression,
+        )
+
+
+def _share_out(weights: WeightSet, options: _Options) -> Shares:
+    """What the memory allows."""
+    once, per_thread = compression_memory(options.compressors, options.sample)
+    pieces = PIECES_MEASURED
+    if weights.archive is not None:
+        decoding, each = weights.archive.decoding_memory()
+        once += decoding
+        per_thread += each
+        pieces += PIECES_DECODED
+    # Tensors that are only read at once, with what they are made of; and four rows of a matrix.
+    whole = [3 * tensor.nbytes for tensor in weights.tensors if tensor.read_pieces is None]
+    bands = [
+        8 * (matrix_columns(tensor.shape) or 0) * dtype(tensor.dtype).itemsize
+        for tensor in weights.tensors
+    ]
+    return share_out(
+        options.memory,
+        doing=f"measuring {weights.source}",
+        once=once + max(whole, default=0) + max(bands, default=0),
+        per_thread=per_thread,
+        pieces=pieces,
+        threads=options.threads,
+    )
 
 
 def _problem(statistics: Statistics) -> str | None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 
-from momos_rs.checkpoint.model import Base, Checkpoint, Entry
-from momos_rs.checkpoint.views import gather
+from momos_rs.checkpoint.model import Base, Checkpoint, Entry, cuts
+from momos_rs.checkpoint.views import contiguous_range, gather
 from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.parameters import why_not_trainable
@@ -22,6 +22,8 @@ from momos_rs.report import Record
 
 if TYPE_CHECKING:
     import torch
+
+    from momos_rs.archive import Archive
 
 __all__ = ["LeftOut", "Source", "WeightSet", "WeightTensor", "collect_weights"]
 
@@ -54,12 +56,15 @@ class WeightTensor:
         shape: Its shape.
         dtype: Its element type, a floating key of :data:`momos_rs.dtypes.DTYPES`.
         read: Returns the elements in C order as little-endian bytes, one-dimensional uint8.
+        read_pieces: Returns them in consecutive pieces of at most so many bytes, as
+            :meth:`momos_rs.checkpoint.Base.pieces` does; None where they are only read at once.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Bytes]
+    read_pieces: Callable[[int], Iterator[Bytes]] | None = None
 
     @property
     def numel(self) -> int:
@@ -70,6 +75,20 @@ class WeightTensor:
     def nbytes(self) -> int:
         """Bytes of the elements."""
         return self.numel * dtype(self.dtype).itemsize
+
+    def pieces(self, nbytes: int) -> Iterator[Bytes]:
+        """The elements in consecutive pieces, all but the last of a multiple of 2^18 elements.
+
+        Args:
+            nbytes: Most bytes of a piece, as far as that allows; tensors of fewer come whole.
+        """
+        if self.read_pieces is not None and self.nbytes > nbytes:
+            yield from self.read_pieces(nbytes)
+            return
+        itemsize = dtype(self.dtype).itemsize
+        data = self.read()
+        for start, stop in cuts(self.numel, itemsize, nbytes):
+            yield data[start * itemsize : stop * itemsize]
 
 
 @dataclass(frozen=True)
@@ -95,12 +114,14 @@ class WeightSet:
             :attr:`momos_rs.checkpoint.Checkpoint.format`.
         tensors: The parameters; those tied to an earlier one are not repeated.
         left_out: The other tensors.
+        archive: The archive that they are decoded from, if they are.
     """
 
     source: str
     format: str
     tensors: tuple[WeightTensor, ...]
     left_out: tuple[LeftOut, ...] = ()
+    archive: Archive | None = None
 
     @property
     def numel(self) -> int:
@@ -143,7 +164,8 @@ def collect_weights(
     if isinstance(source, WeightSet):
         found = source
     else:
-        found = _from_checkpoint(_to_checkpoint(source, allow_pickle=allow_pickle))
+        checkpoint, archive = _to_checkpoint(source, allow_pickle=allow_pickle)
+        found = replace(_from_checkpoint(checkpoint), archive=archive)
     if name is not None:
         found = replace(found, source=name)
     if found.numel == 0:
@@ -151,11 +173,16 @@ def collect_weights(
     return found
 
 
-def _to_checkpoint(source: Any, *, allow_pickle: bool) -> Checkpoint:
-    if isinstance(source, Checkpoint):
-        return source
+def _to_checkpoint(source: Any, *, allow_pickle: bool) -> tuple[Checkpoint, Archive | None]:
+    """The source as a checkpoint, and the archive if it is one."""
     if isinstance(source, str | os.PathLike):
         return _read(Path(source), allow_pickle=allow_pickle)
+    return _in_memory(source), None
+
+
+def _in_memory(source: Any) -> Checkpoint:
+    if isinstance(source, Checkpoint):
+        return source
     if isinstance(source, np.ndarray):
         return _from_array(source)
     torch = sys.modules.get("torch")
@@ -173,14 +200,15 @@ def _to_checkpoint(source: Any, *, allow_pickle: bool) -> Checkpoint:
     )
 
 
-def _read(path: Path, *, allow_pickle: bool) -> Checkpoint:
+def _read(path: Path, *, allow_pickle: bool) -> tuple[Checkpoint, Archive | None]:
     from momos_rs.archive import open_archive
 
     if path.suffix == ARCHIVE_SUFFIX:
-        return open_archive(path).checkpoint()
+        archive = open_archive(path)
+        return archive.checkpoint(), archive
     from momos_rs.checkpoint import read
 
-    return read(path, allow_pickle=allow_pickle)
+    return read(path, allow_pickle=allow_pickle), None
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Checkpoint:
@@ -240,11 +268,21 @@ def _from_checkpoint(checkpoint: Checkpoint) -> WeightSet:
             left_out.append(LeftOut(entry.name, reason))
             continue
         views[view] = entry.name
-        tensors.append(
-            WeightTensor(entry.name, entry.shape, base.dtype, partial(_elements, entry, base))
-        )
+        read_pieces = None
+        if contiguous_range(entry, base) is not None:
+            read_pieces = partial(_pieces, entry, base)
+        read = partial(_elements, entry, base)
+        tensors.append(WeightTensor(entry.name, entry.shape, base.dtype, read, read_pieces))
     return WeightSet(checkpoint.source, checkpoint.format, tuple(tensors), tuple(left_out))
 
 
 def _elements(entry: Entry, base: Base) -> Bytes:
     return np.ascontiguousarray(gather(entry, base, base.read()))
+
+
+def _pieces(entry: Entry, base: Base, nbytes: int) -> Iterator[Bytes]:
+    """The elements of a contiguous view."""
+    range_ = contiguous_range(entry, base)
+    assert range_ is not None
+    for start, stop in cuts(entry.numel, dtype(base.dtype).itemsize, nbytes, chunk=base.chunk):
+        yield np.ascontiguousarray(base.part(range_[0] + start, range_[0] + stop))

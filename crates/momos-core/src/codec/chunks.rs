@@ -1,6 +1,8 @@
 //! Independent chunks within a stream: the byte lengths of all but the last (u32, little-endian),
 //! then the chunks.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 
 /// Appends chunks, of less than 4 GiB each, with the lengths of all but the last.
@@ -42,6 +44,45 @@ pub fn split(payload: &[u8], count: usize) -> Result<Vec<&[u8]>> {
     Ok(chunks)
 }
 
+/// A part of the items of a stream, and the whole chunks that hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    wanted: Range<usize>,
+    /// Numbers of the chunks.
+    pub chunks: Range<usize>,
+    /// The items in them.
+    pub items: Range<usize>,
+}
+
+impl Part {
+    /// Some of the items of a stream of `total` items in chunks of `per_chunk`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidArgument`] if they are not among them.
+    pub fn new(wanted: Range<usize>, per_chunk: usize, total: usize) -> Result<Self> {
+        if wanted.start > wanted.end || wanted.end > total {
+            return Err(Error::invalid_argument(format!(
+                "{} to {} is no part of a stream of {total}",
+                wanted.start, wanted.end
+            )));
+        }
+        let chunks = wanted.start / per_chunk..wanted.end.div_ceil(per_chunk);
+        let items = chunks.start * per_chunk..chunks.end.saturating_mul(per_chunk).min(total);
+        Ok(Self {
+            wanted,
+            chunks,
+            items,
+        })
+    }
+
+    /// What is wanted of the items of the chunks.
+    pub fn cut(&self, mut items: Vec<u32>) -> Vec<u32> {
+        items.truncate(self.wanted.end - self.items.start);
+        items.drain(..self.wanted.start - self.items.start);
+        items
+    }
+}
+
 /// Checks that a stream has the length it must have.
 pub fn check_length(actual: usize, expected: usize) -> Result<()> {
     match actual.cmp(&expected) {
@@ -66,6 +107,24 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn a_part_is_cut_from_the_chunks_that_hold_it(
+            total in 0usize..50,
+            per_chunk in 1usize..9,
+            ends in (0usize..60, 0usize..60),
+        ) {
+            let all: Vec<u32> = (0..total as u32).collect();
+            let part = Part::new(ends.0..ends.1, per_chunk, total);
+            prop_assert_eq!(part.is_ok(), ends.0 <= ends.1 && ends.1 <= total);
+            if let Ok(part) = part {
+                prop_assert!(part.chunks.end * per_chunk >= part.items.end);
+                prop_assert_eq!(part.chunks.start * per_chunk, part.items.start.min(
+                    part.chunks.start * per_chunk));
+                let cut = part.cut(all[part.items.clone()].to_vec());
+                prop_assert_eq!(&cut, &all[ends.0..ends.1]);
+            }
+        }
+
         #[test]
         fn splitting_inverts_joining(
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9), 0..9),

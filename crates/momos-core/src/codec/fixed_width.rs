@@ -1,9 +1,11 @@
 //! Indices of a fixed number of bits, as the paper counts them: the upper bound of every codec.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::bits::{BitReader, BitWriter};
-use super::chunks::{check_length, ends_early};
+use super::chunks::{Part, check_length, ends_early};
 use crate::error::{Error, Result};
 use crate::limits::BLOCKS_PER_CHUNK;
 use crate::monitor::Monitor;
@@ -28,27 +30,36 @@ pub fn encode(indices: &[u32], motifs: usize) -> Vec<u8> {
     writer.finish()
 }
 
-/// Decodes `blocks` indices.
+/// Decodes a part of `blocks` indices.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InsufficientData`] if bytes are missing, before anything is allocated;
 /// [`crate::ErrorKind::Corruption`] if an index is not below `motifs` or something is left over;
+/// [`crate::ErrorKind::InvalidArgument`] if there is no such part;
 /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by indices.
-pub fn decode(bytes: &[u8], blocks: usize, motifs: usize, monitor: &Monitor) -> Result<Vec<u32>> {
+pub fn decode(
+    bytes: &[u8],
+    blocks: usize,
+    part: Range<usize>,
+    motifs: usize,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
     let width = width(motifs);
     let expected = blocks
         .checked_mul(width as usize)
         .ok_or_else(ends_early)?
         .div_ceil(8);
     check_length(bytes.len(), expected)?;
-    let mut indices = vec![0u32; blocks];
+    let part = Part::new(part, BLOCKS_PER_CHUNK, blocks)?;
+    let mut indices = vec![0u32; part.items.len()];
     if width == 0 {
-        return Ok(indices);
+        return Ok(part.cut(indices));
     }
     // A full chunk is a whole number of bytes.
+    let chunk_bytes = BLOCKS_PER_CHUNK * width as usize / 8;
     indices
         .par_chunks_mut(BLOCKS_PER_CHUNK)
-        .zip(bytes.par_chunks(BLOCKS_PER_CHUNK * width as usize / 8))
+        .zip(bytes[part.chunks.start * chunk_bytes..].par_chunks(chunk_bytes))
         .try_for_each(|(slots, bytes)| {
             monitor.check()?;
             let mut reader = BitReader::new(bytes);
@@ -67,7 +78,7 @@ pub fn decode(bytes: &[u8], blocks: usize, motifs: usize, monitor: &Monitor) -> 
             monitor.advance(slots.len() as u64);
             Ok(())
         })?;
-    Ok(indices)
+    Ok(part.cut(indices))
 }
 
 #[cfg(test)]
@@ -86,16 +97,16 @@ mod tests {
             let bytes = encode(&indices, motifs);
             prop_assert_eq!(bytes.len(), size(indices.len(), motifs));
             let monitor = Monitor::new();
-            prop_assert_eq!(decode(&bytes, indices.len(), motifs, &monitor).unwrap(), indices);
+            prop_assert_eq!(decode(&bytes, indices.len(), 0..indices.len(), motifs, &monitor).unwrap(), indices);
         }
     }
 
     #[test]
     fn indices_beyond_the_motifs_are_refused() {
         let bytes = encode(&[0, 1, 2], 4);
-        assert!(decode(&bytes, 3, 4, &Monitor::new()).is_ok());
-        assert!(decode(&bytes, 3, 3, &Monitor::new()).is_ok());
-        let error = decode(&encode(&[3, 1, 2], 4), 3, 3, &Monitor::new()).unwrap_err();
+        assert!(decode(&bytes, 3, 0..3, 4, &Monitor::new()).is_ok());
+        assert!(decode(&bytes, 3, 0..3, 3, &Monitor::new()).is_ok());
+        let error = decode(&encode(&[3, 1, 2], 4), 3, 0..3, 3, &Monitor::new()).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Corruption);
     }
 
@@ -106,8 +117,21 @@ mod tests {
             .collect();
         let bytes = encode(&indices, 1000);
         assert_eq!(
-            decode(&bytes, indices.len(), 1000, &Monitor::new()).unwrap(),
+            decode(
+                &bytes,
+                indices.len(),
+                0..indices.len(),
+                1000,
+                &Monitor::new()
+            )
+            .unwrap(),
             indices
         );
+        for part in [0..0, 5..70_000, 65_536..131_077, 131_070..131_077] {
+            assert_eq!(
+                decode(&bytes, indices.len(), part.clone(), 1000, &Monitor::new()).unwrap(),
+                indices[part]
+            );
+        }
     }
 }

@@ -10,10 +10,12 @@
 //! A chunk holds the codes of [`BLOCKS_PER_CHUNK`] indices (the last one what is left) and ends on
 //! a whole byte. Codecs from 2 on code places in a tree of motifs: see [`super::paths`].
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::bits::{BitReader, BitWriter};
-use super::chunks::{self, ends_early};
+use super::chunks::{self, Part, ends_early};
 use super::fixed_width;
 use super::prefix_code::PrefixCode;
 use crate::error::{Error, Result};
@@ -46,7 +48,27 @@ pub fn encode(indices: &[u32], code: &PrefixCode, monitor: &Monitor) -> Result<V
     {
         return Ok(encode_fixed_width(indices, code.symbols()));
     }
-    let pieces: Vec<Vec<u8>> = indices
+    let mut stream = PREFIX_CODE_HEAD.to_vec();
+    chunks::join(&mut stream, &encode_chunks(indices, code, monitor)?);
+    Ok(stream)
+}
+
+/// What a stream of codec 1 begins with; it is used if it is shorter than the [`worst_case`].
+pub const PREFIX_CODE_HEAD: [u8; 1] = [PREFIX_CODE];
+
+/// The chunks of indices, [`BLOCKS_PER_CHUNK`] in each but the last; they may be made piece by
+/// piece.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidArgument`] if an index names no motif of the code,
+/// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by indices.
+pub fn encode_chunks(
+    indices: &[u32],
+    code: &PrefixCode,
+    monitor: &Monitor,
+) -> Result<Vec<Vec<u8>>> {
+    check_indices(indices, code.symbols())?;
+    indices
         .par_chunks(BLOCKS_PER_CHUNK)
         .map(|chunk| {
             monitor.check()?;
@@ -55,21 +77,19 @@ pub fn encode(indices: &[u32], code: &PrefixCode, monitor: &Monitor) -> Result<V
             monitor.advance(chunk.len() as u64);
             Ok(writer.finish())
         })
-        .collect::<Result<_>>()?;
-    let mut stream = vec![PREFIX_CODE];
-    chunks::join(&mut stream, &pieces);
-    Ok(stream)
+        .collect()
 }
 
-/// The stream of indices in fixed width.
-pub(super) fn encode_fixed_width(indices: &[u32], motifs: usize) -> Vec<u8> {
+/// The stream of indices in fixed width: one byte for the codec, then whole bytes for every
+/// [`BLOCKS_PER_CHUNK`] indices.
+pub fn encode_fixed_width(indices: &[u32], motifs: usize) -> Vec<u8> {
     let mut stream = vec![FIXED_WIDTH];
     stream.extend(fixed_width::encode(indices, motifs));
     stream
 }
 
 /// Checks that all indices are below `motifs`.
-pub(super) fn check_indices(indices: &[u32], motifs: usize) -> Result<()> {
+pub fn check_indices(indices: &[u32], motifs: usize) -> Result<()> {
     match indices.iter().find(|&&index| index as usize >= motifs) {
         None => Ok(()),
         Some(index) => Err(Error::invalid_argument(format!(
@@ -95,13 +115,28 @@ pub fn decode(
     code: &PrefixCode,
     monitor: &Monitor,
 ) -> Result<Vec<u32>> {
+    decode_part(stream, blocks, 0..blocks, code, monitor)
+}
+
+/// Decodes a part of the stream of `blocks` indices: the chunks of [`BLOCKS_PER_CHUNK`] that hold
+/// it.
+///
+/// # Errors
+/// As [`decode`], and [`crate::ErrorKind::InvalidArgument`] if there is no such part.
+pub fn decode_part(
+    stream: &[u8],
+    blocks: usize,
+    part: Range<usize>,
+    code: &PrefixCode,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
     let (&codec, payload) = stream.split_first().ok_or_else(ends_early)?;
     if code.symbols() == 0 && blocks > 0 {
         return Err(Error::corruption("a mosaic without motifs has blocks"));
     }
     match codec {
-        FIXED_WIDTH => fixed_width::decode(payload, blocks, code.symbols(), monitor),
-        PREFIX_CODE => decode_prefix_code(payload, blocks, code, monitor),
+        FIXED_WIDTH => fixed_width::decode(payload, blocks, part, code.symbols(), monitor),
+        PREFIX_CODE => decode_prefix_code(payload, blocks, part, code, monitor),
         other => Err(unknown_codec(other)),
     }
 }
@@ -109,6 +144,7 @@ pub fn decode(
 fn decode_prefix_code(
     payload: &[u8],
     blocks: usize,
+    part: Range<usize>,
     code: &PrefixCode,
     monitor: &Monitor,
 ) -> Result<Vec<u32>> {
@@ -118,10 +154,11 @@ fn decode_prefix_code(
     if bytes < blocks.saturating_mul(shortest).div_ceil(8) {
         return Err(ends_early());
     }
-    let mut indices = vec![0u32; blocks];
+    let part = Part::new(part, BLOCKS_PER_CHUNK, blocks)?;
+    let mut indices = vec![0u32; part.items.len()];
     indices
         .par_chunks_mut(BLOCKS_PER_CHUNK)
-        .zip(chunks)
+        .zip(&chunks[part.chunks.clone()])
         .try_for_each(|(slots, bytes)| {
             monitor.check()?;
             let mut reader = BitReader::new(bytes);
@@ -135,7 +172,7 @@ fn decode_prefix_code(
             monitor.advance(slots.len() as u64);
             Ok(())
         })?;
-    Ok(indices)
+    Ok(part.cut(indices))
 }
 
 /// The error of a codec that this version does not know.
@@ -197,6 +234,10 @@ mod tests {
         assert_eq!(stream[0], PREFIX_CODE);
         let decoded = decode(&stream, indices.len(), &code, &Monitor::new()).unwrap();
         assert_eq!(decoded, indices);
+        for part in [0..0, 5..70_000, 65_536..131_149, 131_072..131_149] {
+            let decoded = decode_part(&stream, indices.len(), part.clone(), &code, &Monitor::new());
+            assert_eq!(decoded.unwrap(), indices[part]);
+        }
         for length in (0..stream.len()).rev().step_by(97).chain([0, 1, 2, 8, 9]) {
             let error = decode(&stream[..length], indices.len(), &code, &Monitor::new());
             assert_eq!(

@@ -28,22 +28,35 @@ pub struct Repeats {
     pub one_in: usize,
 }
 
-/// Samples the whole blocks of tensors of little-endian elements of `itemsize` bytes.
-///
-/// # Errors
-/// [`crate::ErrorKind::InvalidArgument`] if the block size is out of range,
-/// [`crate::ErrorKind::Interrupted`] if cancelled.
-pub fn sample(tensors: &[(&[u8], usize)], block_size: usize, monitor: &Monitor) -> Result<Repeats> {
-    check_block_size(block_size)?;
-    let blocks: usize = tensors
-        .iter()
-        .map(|(bytes, itemsize)| bytes.len() / (itemsize * block_size))
-        .sum();
-    let one_in = ((blocks / SAMPLE).next_power_of_two() / 2).max(1);
-    let mask = one_in as u64 - 1;
-    let mut distinct = HashSet::new();
-    for &(bytes, itemsize) in tensors {
-        let size = itemsize * block_size;
+/// A sample of the blocks of tensors that come one after another, whole or in pieces.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    block_size: usize,
+    one_in: usize,
+    hashes: HashSet<u64>,
+}
+
+impl Sampler {
+    /// Samples of about `blocks` whole blocks in all.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidArgument`] if the block size is out of range.
+    pub fn new(blocks: usize, block_size: usize) -> Result<Self> {
+        check_block_size(block_size)?;
+        Ok(Self {
+            block_size,
+            one_in: ((blocks / SAMPLE).next_power_of_two() / 2).max(1),
+            hashes: HashSet::new(),
+        })
+    }
+
+    /// Adds the whole blocks of little-endian elements of `itemsize` bytes.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Interrupted`] if cancelled.
+    pub fn add(&mut self, bytes: &[u8], itemsize: usize, monitor: &Monitor) -> Result<()> {
+        let size = itemsize * self.block_size;
+        let mask = self.one_in as u64 - 1;
         let hashes: Vec<Vec<u64>> = bytes
             .par_chunks(size * BLOCKS_PER_TASK)
             .map(|task| {
@@ -52,12 +65,35 @@ pub fn sample(tensors: &[(&[u8], usize)], block_size: usize, monitor: &Monitor) 
                 Ok(hashes.filter(|hash| hash & mask == 0).collect())
             })
             .collect::<Result<_>>()?;
-        distinct.extend(hashes.into_iter().flatten());
+        self.hashes.extend(hashes.into_iter().flatten());
+        Ok(())
     }
-    Ok(Repeats {
-        distinct: distinct.len(),
-        one_in,
-    })
+
+    /// What the sample tells.
+    pub fn repeats(&self) -> Repeats {
+        Repeats {
+            distinct: self.hashes.len(),
+            one_in: self.one_in,
+        }
+    }
+}
+
+/// Samples the whole blocks of tensors of little-endian elements of `itemsize` bytes.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidArgument`] if the block size is out of range,
+/// [`crate::ErrorKind::Interrupted`] if cancelled.
+pub fn sample(tensors: &[(&[u8], usize)], block_size: usize, monitor: &Monitor) -> Result<Repeats> {
+    check_block_size(block_size)?;
+    let blocks = tensors
+        .iter()
+        .map(|(bytes, itemsize)| bytes.len() / (itemsize * block_size))
+        .sum();
+    let mut sampler = Sampler::new(blocks, block_size)?;
+    for &(bytes, itemsize) in tensors {
+        sampler.add(bytes, itemsize, monitor)?;
+    }
+    Ok(sampler.repeats())
 }
 
 #[cfg(test)]
@@ -76,6 +112,11 @@ mod tests {
         assert!((estimate / 50_000.0 - 1.0).abs() < 0.05, "{estimate}");
         let halves = [(&values[..2_400_000], 4), (&values[2_400_000..], 4)];
         assert_eq!(sample(&halves, 3, &Monitor::new()).unwrap(), three);
+        let mut pieces = Sampler::new(400_000, 3).unwrap();
+        for piece in values.chunks(12 * 1001) {
+            pieces.add(piece, 4, &Monitor::new()).unwrap();
+        }
+        assert_eq!(pieces.repeats(), three);
         assert!(sample(&halves, 0, &Monitor::new()).is_err());
         let none = Repeats {
             distinct: 0,

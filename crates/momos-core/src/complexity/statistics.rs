@@ -32,7 +32,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    const EMPTY: Self = Self {
+    /// Of no weights.
+    pub const EMPTY: Self = Self {
         n: 0,
         zeros: 0,
         nans: 0,
@@ -49,6 +50,17 @@ impl Statistics {
     /// # Errors
     /// [`crate::ErrorKind::Interrupted`].
     pub fn of(weights: Floats<'_>, monitor: &Monitor) -> Result<Self> {
+        Self::EMPTY.and(weights, monitor)
+    }
+
+    /// The statistics of the weights so far and further ones.
+    ///
+    /// Weights that come in pieces have the same sums as in one, if all pieces but the last are of
+    /// a multiple of 2^18 weights.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn and(self, weights: Floats<'_>, monitor: &Monitor) -> Result<Self> {
         let task = PIECE * PIECES_PER_TASK;
         let parts = tasks::map(weights.len().div_ceil(task), |index| {
             monitor.check()?;
@@ -56,7 +68,7 @@ impl Statistics {
             monitor.advance(part.len() as u64);
             Ok(Self::of_task(part))
         })?;
-        Ok(parts.iter().fold(Self::EMPTY, Self::join))
+        Ok(parts.iter().fold(self, Self::join))
     }
 
     fn of_task(weights: Floats<'_>) -> Self {

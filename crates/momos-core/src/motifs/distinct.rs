@@ -57,9 +57,118 @@ pub fn distinct<T: Element>(
     }))
 }
 
+/// The different blocks among those that come one after another, each kept once.
+///
+/// Blocks are numbered by first occurrence and told apart as by [`distinct`]; memory is
+/// proportional to the limit, not to the number of blocks.
+#[derive(Debug)]
+pub struct DistinctBlocks<T> {
+    block_size: usize,
+    limit: usize,
+    rows: Vec<T>,
+    set: RowSet,
+}
+
+impl<T: Element> DistinctBlocks<T> {
+    /// None yet, and at most `limit`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if s is not within 1 to 4096.
+    pub fn new(block_size: usize, limit: usize) -> Result<Self> {
+        if !(1..=MAX_BLOCK_SIZE).contains(&block_size) {
+            return Err(Error::invalid_argument(format!(
+                "block size must be between 1 and {MAX_BLOCK_SIZE}, not {block_size}"
+            )));
+        }
+        Ok(Self {
+            block_size,
+            limit: limit.min(u32::MAX as usize - 1),
+            rows: Vec::new(),
+            set: RowSet::new(block_size, Equality::Bits),
+        })
+    }
+
+    /// The number of each of the given blocks, or `None` once there are more than the limit.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the length is no multiple of s; `Interrupted` if the monitor was
+    /// cancelled. The monitor advances by the blocks.
+    pub fn add(&mut self, blocks: &[T], monitor: &Monitor) -> Result<Option<Vec<u32>>> {
+        if !blocks.len().is_multiple_of(self.block_size) {
+            return Err(Error::invalid_argument(format!(
+                "{} values are no whole blocks of {}",
+                blocks.len(),
+                self.block_size
+            )));
+        }
+        let mut numbers = Vec::new();
+        for part in blocks.chunks(BLOCKS_PER_CHECK * self.block_size) {
+            monitor.check()?;
+            for block in part.chunks_exact(self.block_size) {
+                // A row of the set if it is new, and taken back if not.
+                let known = self.set.first().len();
+                self.rows.extend_from_slice(block);
+                self.set
+                    .insert(&self.rows, known..known + 1, self.limit, &mut numbers);
+                if self.set.first().len() > self.limit {
+                    return Ok(None);
+                }
+                if self.set.first().len() == known {
+                    self.rows.truncate(known * self.block_size);
+                }
+            }
+            monitor.advance((part.len() / self.block_size) as u64);
+        }
+        Ok(Some(numbers))
+    }
+
+    /// The different blocks so far, row-major.
+    pub fn rows(&self) -> &[T] {
+        &self.rows[..self.set.first().len() * self.block_size]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_give_the_same_as_the_whole() {
+        let blocks: Vec<f32> = (0..60_000u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 % 37.0)
+            .collect();
+        for (size, limit) in [(1, 40), (2, 2000), (2, 30), (3, 100_000)] {
+            let whole = distinct(&blocks, size, limit, &Monitor::new()).unwrap();
+            let mut set = DistinctBlocks::new(size, limit).unwrap();
+            let mut indices = Some(Vec::new());
+            for piece in blocks.chunks(size * 777) {
+                let numbers = set.add(piece, &Monitor::new()).unwrap();
+                indices = indices.zip(numbers).map(|(mut all, numbers)| {
+                    all.extend(numbers);
+                    all
+                });
+                if indices.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(indices, whole.as_ref().map(|found| found.indices.clone()));
+            if let Some(found) = whole {
+                let rows: Vec<f32> = found
+                    .first
+                    .iter()
+                    .flat_map(|&first| blocks[first * size..][..size].iter().copied())
+                    .collect();
+                assert_eq!(set.rows(), rows);
+            }
+        }
+        assert!(DistinctBlocks::<f32>::new(0, 1).is_err());
+        assert!(
+            DistinctBlocks::new(2, 9)
+                .unwrap()
+                .add(&[1.0f32], &Monitor::new())
+                .is_err()
+        );
+    }
 
     #[test]
     fn blocks_are_told_apart_by_bits_and_numbered_by_first_occurrence() {

@@ -7,7 +7,7 @@ mod random;
 mod select;
 
 pub use clusters::Clusters;
-pub use distinct::{Distinct, distinct};
+pub use distinct::{Distinct, DistinctBlocks, distinct};
 pub use lloyd::{Refined, lloyd};
 pub use random::SplitMix64;
 pub use select::select;

@@ -1,5 +1,7 @@
 //! The stream of a tensor on a grid; its layout is written down in `docs/format.md`.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
@@ -379,6 +381,19 @@ pub fn decode_header(stream: &[u8], elements: usize) -> Result<(Header, &[u8])> 
 /// As [`decode_header`], and [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by
 /// values.
 pub fn decode(stream: &[u8], elements: usize, monitor: &Monitor) -> Result<Multiples> {
+    decode_chunks(stream, elements, 0..usize::MAX, monitor)
+}
+
+/// Decodes some of the chunks of a stream of `elements` values, as many as there are in the range.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_chunks(
+    stream: &[u8],
+    elements: usize,
+    range: Range<usize>,
+    monitor: &Monitor,
+) -> Result<Multiples> {
     let (header, mut rest) = decode_header(stream, elements)?;
     let geometry = &header.geometry;
     let trellis = Trellis::new(header.state_bits)?;
@@ -397,7 +412,9 @@ pub fn decode(stream: &[u8], elements: usize, monitor: &Monitor) -> Result<Multi
     } else if !rest.is_empty() {
         return Err(Error::corruption("a grid stream has bytes left over"));
     }
-    let chunks = for_each_chunk(chunks.len(), |chunk| {
+    let first = range.start.min(chunks.len());
+    let chunks = for_each_chunk(range.end.min(chunks.len()).saturating_sub(first), |index| {
+        let chunk = first + index;
         let (_, length) = geometry.chunk(chunk);
         let (&code, coded) = chunks[chunk].split_first().ok_or_else(ends_early)?;
         let mut decoder = RangeDecoder::new(coded);
@@ -425,6 +442,20 @@ pub fn decode(stream: &[u8], elements: usize, monitor: &Monitor) -> Result<Multi
 }
 
 impl Multiples {
+    /// The multiples times the step, rounded as by [`to_bytes`](Self::to_bytes), in coded order.
+    pub fn to_coded_bytes(&self, float: FloatType) -> Vec<u8> {
+        let step = f64::from(self.header.step);
+        let values: Vec<f64> = self
+            .chunks
+            .iter()
+            .flatten()
+            .map(|&multiple| f64::from(multiple) * step)
+            .collect();
+        let mut bytes = vec![0; values.len() * float.size()];
+        f64::write_bytes(&values, &mut bytes, float);
+        bytes
+    }
+
     /// The tensor: the multiples times the step, rounded to `float` (to nearest even), as
     /// little-endian bytes in the order of the elements.
     pub fn to_bytes(&self, float: FloatType) -> Vec<u8> {
@@ -702,6 +733,11 @@ mod tests {
                 assert_eq!(multiples.chunks.len(), 2);
                 let stream = encode(&multiples, &monitor).unwrap();
                 assert_eq!(decode(&stream, values.len(), &monitor).unwrap(), multiples);
+                let second = decode_chunks(&stream, values.len(), 1..2, &monitor).unwrap();
+                assert_eq!(second.chunks, multiples.chunks[1..]);
+                let bytes = multiples.to_bytes(FloatType::F32);
+                let start = bytes.len() - 4 * multiples.chunks[1].len();
+                assert_eq!(second.to_coded_bytes(FloatType::F32), bytes[start..]);
                 stream
             })
         };

@@ -38,7 +38,7 @@ const LIMIT: u16 = 1023;
 const NODE_LIMIT: u16 = 255;
 
 /// Blocks by which the encoder judges its choices; those before the last half only train the model.
-const TRIAL_BLOCKS: usize = 1 << 16;
+pub const TRIAL_BLOCKS: usize = 1 << 16;
 
 /// Share of the bits that may be lost where levels are not modelled, for speed.
 const TOLERATED_LOSS: f64 = 0.003;
@@ -67,8 +67,6 @@ impl Choice {
 
     /// A good choice for some blocks.
     pub fn for_blocks(places: &[u32], tree: &MotifTree) -> Self {
-        let start = (places.len() - places.len().min(TRIAL_BLOCKS)) / 2;
-        let trial = &places[start..places.len().min(start + TRIAL_BLOCKS)];
         let deepest = tree.depth() as u8;
         let (mut best, mut best_cost) = (None, f64::INFINITY);
         for own_after in [0, OWN_AFTER] {
@@ -76,7 +74,7 @@ impl Choice {
                 levels: deepest,
                 own_after,
             };
-            let costs = costs_by_level(trial, tree, choice);
+            let costs = costs_by_level(places, tree, choice);
             let total: f64 = costs.iter().map(|(coded, _)| coded).sum();
             if total < best_cost {
                 best_cost = total;

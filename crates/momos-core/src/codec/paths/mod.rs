@@ -14,17 +14,19 @@
 pub mod contexts;
 pub mod mixing;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use self::contexts::Choice;
+use self::contexts::{Choice, TRIAL_BLOCKS};
 use self::mixing::{Geometry, MixingModel};
-use super::chunks::{self, ends_early};
+use super::chunks::{self, Part, ends_early};
 use super::fixed_width;
 use super::grid::simd::Level;
 use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
 use super::motif_tree::MotifTree;
 use crate::error::{Error, Result};
-use crate::limits::{BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
+use crate::limits::{BLOCKS_PER_CHUNK, BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
 use crate::monitor::Monitor;
 
 const CONTEXTS: u8 = 2;
@@ -64,33 +66,92 @@ pub fn encode(
 ) -> Result<Vec<u8>> {
     check_indices(places, tree.motifs())?;
     if fixed_width::size(places.len(), tree.motifs()) > 0 {
-        let (mut stream, chunks) = match effort {
-            Effort::Default => {
-                let choice = Choice::for_blocks(places, tree);
-                let chunks = encode_chunks(places, BLOCKS_PER_PATH_CHUNK, |places| {
-                    contexts::encode_chunk(places, tree, choice, monitor)
-                })?;
-                (vec![CONTEXTS, choice.levels, choice.own_after], chunks)
-            }
-            Effort::Best => {
-                let row_blocks = u32::try_from(row_blocks).unwrap_or(0);
-                let geometry = Geometry::new(tree);
-                let per_chunk = blocks_per_mixing_chunk(row_blocks);
-                let chunks = encode_chunks(places, per_chunk, |places| {
-                    MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
-                        .encode(places, monitor)
-                })?;
-                let mut stream = vec![MIXING];
-                stream.extend_from_slice(&row_blocks.to_le_bytes());
-                (stream, chunks)
-            }
-        };
-        chunks::join(&mut stream, &chunks);
+        let coding = Coding::new(&places[trial(places.len())], tree, row_blocks, effort);
+        let mut stream = coding.head();
+        chunks::join(&mut stream, &coding.encode(places, tree, monitor)?);
         if stream.len() < worst_case(places.len(), tree.motifs()) {
             return Ok(stream);
         }
     }
     Ok(encode_fixed_width(places, tree.motifs()))
+}
+
+/// Which of a tensor's blocks show how to code it.
+pub fn trial(blocks: usize) -> Range<usize> {
+    let start = (blocks - blocks.min(TRIAL_BLOCKS)) / 2;
+    start..blocks.min(start + TRIAL_BLOCKS)
+}
+
+/// How the places of a tensor are coded, chosen once for all its chunks.
+///
+/// A stream is the [`head`](Self::head), the lengths of the chunks but the last, and the chunks,
+/// each of [`blocks_per_chunk`](Self::blocks_per_chunk) blocks: they may be made piece by piece.
+/// It is to be used if it is shorter than the [`worst_case`]; otherwise places have a fixed width.
+#[derive(Clone, Copy, Debug)]
+pub enum Coding {
+    /// Codec 2.
+    Contexts(Choice),
+    /// Codec 3, with the blocks in a row.
+    Mixing(u32),
+}
+
+impl Coding {
+    /// A good choice for a tensor, by its blocks of [`trial`]; the other arguments are those of
+    /// [`encode`].
+    pub fn new(trial: &[u32], tree: &MotifTree, row_blocks: usize, effort: Effort) -> Self {
+        match effort {
+            Effort::Default => Self::Contexts(Choice::for_blocks(trial, tree)),
+            Effort::Best => Self::Mixing(u32::try_from(row_blocks).unwrap_or(0)),
+        }
+    }
+
+    /// What a stream begins with.
+    pub fn head(self) -> Vec<u8> {
+        match self {
+            Self::Contexts(choice) => vec![CONTEXTS, choice.levels, choice.own_after],
+            Self::Mixing(row_blocks) => {
+                let mut head = vec![MIXING];
+                head.extend_from_slice(&row_blocks.to_le_bytes());
+                head
+            }
+        }
+    }
+
+    /// Blocks of every chunk but the last.
+    pub fn blocks_per_chunk(self) -> usize {
+        match self {
+            Self::Contexts(_) => BLOCKS_PER_PATH_CHUNK,
+            Self::Mixing(row_blocks) => blocks_per_mixing_chunk(row_blocks),
+        }
+    }
+
+    /// The chunks of places, which must be below the number of motifs.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by blocks.
+    pub fn encode(
+        self,
+        places: &[u32],
+        tree: &MotifTree,
+        monitor: &Monitor,
+    ) -> Result<Vec<Vec<u8>>> {
+        let chunks = places.par_chunks(self.blocks_per_chunk());
+        match self {
+            Self::Contexts(choice) => chunks
+                .map(|places| contexts::encode_chunk(places, tree, choice, monitor))
+                .collect(),
+            Self::Mixing(row_blocks) => {
+                let geometry = Geometry::new(tree);
+                let row_blocks = row_blocks as usize;
+                chunks
+                    .map(|places| {
+                        MixingModel::new(tree, &geometry, row_blocks, Level::best())
+                            .encode(places, monitor)
+                    })
+                    .collect()
+            }
+        }
+    }
 }
 
 /// Blocks of a chunk of [`mixing`]: whole rows, if they are not too long.
@@ -115,12 +176,42 @@ pub fn decode(
     tree: &MotifTree,
     monitor: &Monitor,
 ) -> Result<Vec<u32>> {
+    decode_part(stream, blocks, 0..blocks, tree, monitor)
+}
+
+/// Blocks of each chunk of a stream but the last, which are decoded together.
+///
+/// # Errors
+/// [`crate::ErrorKind::InsufficientData`] if the stream ends early.
+pub fn blocks_per_chunk(stream: &[u8]) -> Result<usize> {
+    let (&codec, payload) = stream.split_first().ok_or_else(ends_early)?;
+    Ok(match codec {
+        CONTEXTS => BLOCKS_PER_PATH_CHUNK,
+        MIXING => {
+            let (&row_blocks, _) = payload.split_first_chunk().ok_or_else(ends_early)?;
+            blocks_per_mixing_chunk(u32::from_le_bytes(row_blocks))
+        }
+        _ => BLOCKS_PER_CHUNK,
+    })
+}
+
+/// Decodes the places of a part of `blocks` blocks: the chunks that hold it.
+///
+/// # Errors
+/// As [`decode`], and [`crate::ErrorKind::InvalidArgument`] if there is no such part.
+pub fn decode_part(
+    stream: &[u8],
+    blocks: usize,
+    part: Range<usize>,
+    tree: &MotifTree,
+    monitor: &Monitor,
+) -> Result<Vec<u32>> {
     let (&codec, payload) = stream.split_first().ok_or_else(ends_early)?;
     if tree.motifs() == 0 && blocks > 0 {
         return Err(Error::corruption("a mosaic without motifs has blocks"));
     }
     match codec {
-        FIXED_WIDTH => fixed_width::decode(payload, blocks, tree.motifs(), monitor),
+        FIXED_WIDTH => fixed_width::decode(payload, blocks, part, tree.motifs(), monitor),
         CONTEXTS => {
             let (&[levels, own_after], payload) =
                 payload.split_first_chunk().ok_or_else(ends_early)?;
@@ -131,7 +222,8 @@ pub fn decode(
                     tree.motifs()
                 )));
             }
-            decode_chunks(payload, blocks, BLOCKS_PER_PATH_CHUNK, |bytes, places| {
+            let per_chunk = BLOCKS_PER_PATH_CHUNK;
+            decode_chunks(payload, blocks, part, per_chunk, |bytes, places| {
                 contexts::decode_chunk(bytes, places, tree, choice, monitor)
             })
         }
@@ -143,7 +235,7 @@ pub fn decode(
             }
             let geometry = Geometry::new(tree);
             let per_chunk = blocks_per_mixing_chunk(row_blocks);
-            decode_chunks(payload, blocks, per_chunk, |bytes, places| {
+            decode_chunks(payload, blocks, part, per_chunk, |bytes, places| {
                 MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
                     .decode(bytes, places, monitor)
             })
@@ -152,17 +244,10 @@ pub fn decode(
     }
 }
 
-fn encode_chunks(
-    places: &[u32],
-    blocks_per_chunk: usize,
-    encode: impl Fn(&[u32]) -> Result<Vec<u8>> + Send + Sync,
-) -> Result<Vec<Vec<u8>>> {
-    places.par_chunks(blocks_per_chunk).map(encode).collect()
-}
-
 fn decode_chunks(
     payload: &[u8],
     blocks: usize,
+    part: Range<usize>,
     blocks_per_chunk: usize,
     decode: impl Fn(&[u8], &mut [u32]) -> Result<()> + Send + Sync,
 ) -> Result<Vec<u32>> {
@@ -173,12 +258,13 @@ fn decode_chunks(
             return Err(ends_early());
         }
     }
-    let mut places = vec![0u32; blocks];
+    let part = Part::new(part, blocks_per_chunk, blocks)?;
+    let mut places = vec![0u32; part.items.len()];
     places
         .par_chunks_mut(blocks_per_chunk)
-        .zip(chunks)
+        .zip(&chunks[part.chunks.clone()])
         .try_for_each(|(slots, bytes)| decode(bytes, slots))?;
-    Ok(places)
+    Ok(part.cut(places))
 }
 
 #[cfg(test)]
@@ -255,6 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_whole_chunks_make_the_same_stream() {
+        let (tree, places) = large();
+        for effort in [Effort::Default, Effort::Best] {
+            let coding = Coding::new(&places[trial(places.len())], &tree, 0, effort);
+            let mut chunks = Vec::new();
+            for piece in places.chunks(coding.blocks_per_chunk()) {
+                chunks.extend(coding.encode(piece, &tree, &Monitor::new()).unwrap());
+            }
+            let mut stream = coding.head();
+            chunks::join(&mut stream, &chunks);
+            assert_eq!(
+                stream,
+                encode(&places, &tree, 0, effort, &Monitor::new()).unwrap()
+            );
+        }
+        assert_eq!(trial(3), 0..3);
+        assert_eq!(trial(TRIAL_BLOCKS + 9), 4..TRIAL_BLOCKS + 4);
+    }
+
+    #[test]
     fn several_chunks_decode_alike_at_any_number_of_threads() {
         let (tree, places) = large();
         let one = rayon::ThreadPoolBuilder::new()
@@ -271,6 +377,12 @@ mod tests {
         assert!(stream.len() as f64 * 8.0 < places.len() as f64 * 6.2);
         let decoded = decode(&stream, places.len(), &tree, &Monitor::new()).unwrap();
         assert_eq!(decoded, places);
+        assert_eq!(blocks_per_chunk(&stream).unwrap(), BLOCKS_PER_PATH_CHUNK);
+        let middle = BLOCKS_PER_PATH_CHUNK - 5..BLOCKS_PER_PATH_CHUNK * 2 + 9;
+        for part in [0..0, 7..8, middle, BLOCKS_PER_PATH_CHUNK * 2..places.len()] {
+            let decoded = decode_part(&stream, places.len(), part.clone(), &tree, &Monitor::new());
+            assert_eq!(decoded.unwrap(), places[part]);
+        }
         for length in (0..stream.len()).rev().step_by(9973).chain([0, 1, 2, 8, 9]) {
             let error = decode(&stream[..length], places.len(), &tree, &Monitor::new());
             assert_eq!(
