@@ -14,11 +14,13 @@ pub enum Kernel {
     Narrow,
     /// Sixteen neighbouring blocks walk a k-d tree together; blocks of up to 8 values.
     GroupTree,
+    /// Every block walks a k-d tree on its own, in integers; blocks of up to 8 values.
+    BlockTree,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 3] = [Self::Brute, Self::Narrow, Self::GroupTree];
+    pub const ALL: [Self; 4] = [Self::Brute, Self::Narrow, Self::GroupTree, Self::BlockTree];
 
     /// Its name in messages and plans.
     pub fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Kernel {
             Self::Brute => "brute",
             Self::Narrow => "narrow",
             Self::GroupTree => "group-tree",
+            Self::BlockTree => "block-tree",
         }
     }
 
@@ -34,7 +37,7 @@ impl Kernel {
         match self {
             Self::Brute => true,
             Self::Narrow => block_size <= narrow::MAX_BLOCK_SIZE,
-            Self::GroupTree => block_size <= group_tree::MAX_BLOCK_SIZE,
+            Self::GroupTree | Self::BlockTree => block_size <= group_tree::MAX_BLOCK_SIZE,
         }
     }
 
@@ -61,6 +64,7 @@ impl Kernel {
                 };
                 m * (200.0 + 4.0 * s + k * pair) + k * (60.0 + 4.0 * s)
             }
+            Self::BlockTree => m * (400.0 + k.sqrt() * 3.0) + k * 200.0,
             Self::GroupTree => {
                 // The walk costs `factor * k^power`: the longer the blocks, the less the boxes
                 // rule out.

@@ -1,52 +1,61 @@
 //! Sixteen neighbouring blocks walk the k-d tree together.
 //!
-//! Blocks are first sorted by the bin of the tree they fall into, so that sixteen in a row are
-//! close to each other: one walk with the box around them then serves all, and the leaf they fall
-//! into gives a good limit at once. Sorting goes in two steps that each stay in cache: chunks of
-//! blocks are partitioned into a few hundred buckets (subtrees), then every bucket is sorted by
-//! the bins below it and searched at once.
+//! One walk with the box around the blocks serves all sixteen, and the leaf they fall into gives a
+//! good limit at once. Every motif of a leaf is compared with all of them, in float32.
 #![expect(
     clippy::needless_range_loop,
     reason = "lanes and coordinates index several arrays at once"
 )]
 
-use std::ops::Range;
-
-use rayon::prelude::*;
-
+use super::buckets::{self, Group, GroupSearch, load};
 use super::element::Element;
-use super::kdtree::{COORDINATE_BITS, KdTree, Node, Point, QUAD, Quad};
+use super::kdtree::{COORDINATE_BITS, KdTree, MAX_NODE_LEVELS, Node, Point};
 use super::leader::{ExactDistance, Leaders, Rivals};
 use super::margin::Margin;
 use super::problem::{MotifSet, Problem};
 use super::search::Search;
-use super::simd::{Isa, LANES, Simd, Work, dispatch};
+use super::simd::{Isa, LANES, Simd};
 use crate::error::Result;
 use crate::monitor::Monitor;
 
-/// Blocks sorted and searched at a time; bounds the memory for the sorted copy.
-const BATCH_LEN: usize = 1 << 23;
-/// Blocks partitioned at a time: the partitioned copy of a chunk fits a second-level cache.
-const CHUNK_LEN: usize = 1 << 16;
-/// Blocks aimed at in a bucket.
-const BUCKET_LEN: usize = 1 << 13;
-/// Deepest level whose nodes may be the buckets: so many streams can be written at once.
-const MAX_BUCKET_DEPTH: u32 = 9;
-/// Blocks of one bucket searched at a time; more than this only where blocks crowd together.
-const TASK_LEN: usize = 1 << 14;
-/// Motifs in a leaf, at most.
+/// Most motifs in a leaf.
 const LEAF_LEN: usize = 24;
-/// Levels of sixteen-wide nodes above as many leaves as there are 32-bit indices.
-const MAX_NODE_LEVELS: usize = 8;
-/// Groups searched between two looks at the monitor.
-const GROUPS_PER_CHECK: usize = 32;
 
 /// Largest block size this search is compiled for.
 pub const MAX_BLOCK_SIZE: usize = 1 << COORDINATE_BITS;
 
+/// Motifs that are compared at a time.
+const QUAD: usize = 4;
+
+/// Four motifs, coordinate by coordinate; unused ones are infinitely far from everything.
+#[derive(Clone, Copy, Debug)]
+struct Quad<const S: usize> {
+    position: [[f32; QUAD]; S],
+    motif: [u32; QUAD],
+}
+
+impl<const S: usize> Quad<S> {
+    fn of(points: &[Point<S>]) -> Self {
+        let mut quad = Self {
+            position: [[f32::INFINITY; QUAD]; S],
+            motif: [u32::MAX; QUAD],
+        };
+        for (slot, point) in points.iter().enumerate() {
+            quad.motif[slot] = point.motif;
+            for d in 0..S {
+                quad.position[d][slot] = point.position[d];
+            }
+        }
+        quad
+    }
+}
+
 /// The motifs in a tree.
+#[derive(Debug)]
 pub struct Tree<const S: usize> {
     tree: KdTree<S>,
+    quads_per_leaf: usize,
+    quads: Vec<Quad<S>>,
     margin: Margin,
     largest_norm: f64,
 }
@@ -62,19 +71,21 @@ impl<const S: usize> Tree<S> {
         monitor: &Monitor,
     ) -> Result<Self> {
         const { assert!(S <= MAX_BLOCK_SIZE) };
-        let points: Vec<Point<S>> = candidates
-            .par_iter()
-            .map(|&motif| Point {
-                position: scaled(motifs.motif(motif), motifs.scale()),
-                motif,
-            })
-            .collect();
-        let largest_norm = points.iter().map(Point::squared_norm).fold(0.0, f64::max);
+        let mut points = Point::all(motifs, candidates);
         monitor.check()?;
+        let tree = KdTree::build(&mut points, LEAF_LEN, monitor)?;
+        let quads_per_leaf = tree.largest_leaf().div_ceil(QUAD);
+        let mut quads = Vec::with_capacity(tree.leaf_count() * quads_per_leaf);
+        for leaf in 0..tree.leaf_count() {
+            let mut slots = points[tree.leaf(leaf)].chunks(QUAD);
+            quads.extend((0..quads_per_leaf).map(|_| Quad::of(slots.next().unwrap_or_default())));
+        }
         Ok(Self {
-            tree: KdTree::build(points, LEAF_LEN, monitor)?,
+            tree,
+            quads_per_leaf,
+            quads,
             margin: Margin::new(S, motifs.exact_in_f32()),
-            largest_norm,
+            largest_norm: Point::largest_norm(&points),
         })
     }
 }
@@ -87,425 +98,42 @@ impl<T: Element, const S: usize> Search<T> for Tree<S> {
         monitor: &Monitor,
         nearest: &mut [u32],
     ) -> Result<()> {
-        for (batch, nearest) in nearest.chunks_mut(BATCH_LEN).enumerate() {
-            let first = batch * BATCH_LEN;
-            search_batch(problem, self, first, isa, monitor, nearest)?;
-        }
-        Ok(())
+        buckets::search(problem, self, isa, monitor, nearest)
     }
 }
 
-fn scaled<T: Element, const S: usize>(values: &[T], scale: f64) -> [f32; S] {
-    let mut result = [0.0; S];
-    for (result, value) in result.iter_mut().zip(values) {
-        *result = value.scaled_to_f32(scale);
+impl<const S: usize> GroupSearch<S> for Tree<S> {
+    fn tree(&self) -> &KdTree<S> {
+        &self.tree
     }
-    result
-}
-
-fn search_batch<T: Element, const S: usize>(
-    problem: &Problem<'_, T>,
-    tree: &Tree<S>,
-    first: usize,
-    isa: Isa,
-    monitor: &Monitor,
-    nearest: &mut [u32],
-) -> Result<()> {
-    let wanted_depth = (nearest.len() / BUCKET_LEN).max(1).ilog2();
-    let bucket_depth = wanted_depth
-        .min(MAX_BUCKET_DEPTH)
-        .min(tree.tree.bin_depth());
-    let blocks = &problem.blocks()[first * S..][..nearest.len() * S];
-    let chunks = blocks
-        .par_chunks(CHUNK_LEN * S)
-        .map(|blocks| {
-            monitor.check()?;
-            let splits = tree.tree.splits();
-            let scale = problem.scale();
-            Ok(dispatch(
-                isa,
-                Partition {
-                    blocks,
-                    scale,
-                    splits,
-                    bucket_depth,
-                },
-            ))
-        })
-        .collect::<Result<Vec<Chunk<S>>>>()?;
-    let mut found: Vec<Vec<u32>> = chunks
-        .iter()
-        .map(|chunk| vec![0; chunk.order.len()])
-        .collect();
-    tasks(&chunks, &mut found, bucket_depth)
-        .into_par_iter()
-        .try_for_each_init(Scratch::default, |scratch, task| {
-            let exact = |block: usize, motif: u32| problem.distance(first + block, motif);
-            dispatch(
-                isa,
-                BucketSearch {
-                    tree,
-                    bucket_depth,
-                    task,
-                    scratch,
-                    exact: &exact,
-                    monitor,
-                },
-            )
-        })?;
-    nearest
-        .par_chunks_mut(CHUNK_LEN)
-        .zip(chunks)
-        .zip(found)
-        .for_each(|((nearest, chunk), found)| {
-            for (block, motif) in chunk.order.into_iter().zip(found) {
-                nearest[block as usize] = motif;
-            }
-        });
-    Ok(())
-}
-
-/// Consecutive blocks, sorted by bucket.
-struct Chunk<const S: usize> {
-    blocks: Vec<[f32; S]>,
-    /// Each block's place before sorting.
-    order: Vec<u32>,
-    /// Where each bucket begins, and the end.
-    starts: Vec<usize>,
-}
-
-struct Partition<'a, T, const S: usize> {
-    blocks: &'a [T],
-    scale: f64,
-    splits: &'a [u32],
-    bucket_depth: u32,
-}
-
-impl<T: Element, const S: usize> Partition<'_, T, S> {
-    #[inline(always)]
-    fn block(&self, index: usize) -> [f32; S] {
-        let mut block = [0.0; S];
-        let values = &self.blocks[index * S..][..S];
-        for d in 0..S {
-            block[d] = values[d].scaled_to_f32(self.scale);
-        }
-        block
-    }
-}
-
-impl<T: Element, const S: usize> Work for Partition<'_, T, S> {
-    type Output = Chunk<S>;
 
     #[inline(always)]
-    fn run<V: Simd>(self, simd: V) -> Chunk<S> {
-        let count = self.blocks.len() / S;
-        let bucket_count = 1 << self.bucket_depth;
-        let mut buckets = vec![0u16; count];
-        let mut starts = vec![0usize; bucket_count + 1];
-        let mut index = 0;
-        for group in buckets.chunks_mut(LANES) {
-            let mut lanes = [[0.0; LANES]; S];
+    fn nearest<V: Simd>(
+        &self,
+        simd: V,
+        group: &Group<'_, S>,
+        rivals: &mut Rivals,
+        exact: ExactDistance<'_>,
+    ) -> [u32; LANES] {
+        let mut walk = Walk::new(simd, self, group.coordinates, rivals);
+        walk.all_leaves(group.home);
+        let (mut motifs, contested) = walk.leaders.finish(simd);
+        if contested != 0 {
             for lane in 0..group.len() {
-                let block = self.block(index + lane);
-                for d in 0..S {
-                    lanes[d][lane] = block[d];
-                }
-            }
-            index += group.len();
-            let x = load(simd, &lanes);
-            let node = descend(
-                simd,
-                self.splits,
-                &x,
-                simd.splat_words(1),
-                self.bucket_depth,
-            );
-            let nodes = simd.words_to_array(node);
-            for (bucket, node) in group.iter_mut().zip(nodes) {
-                let place = node as usize & (bucket_count - 1);
-                *bucket = place as u16;
-                starts[place + 1] += 1;
-            }
-        }
-        accumulate(&mut starts);
-        let mut blocks = vec![[0.0; S]; count];
-        let mut order = vec![0; count];
-        let mut next = starts.clone();
-        for (index, &bucket) in buckets.iter().enumerate() {
-            let place = next[bucket as usize];
-            next[bucket as usize] += 1;
-            blocks[place] = self.block(index);
-            order[place] = index as u32;
-        }
-        Chunk {
-            blocks,
-            order,
-            starts,
-        }
-    }
-}
-
-#[inline(always)]
-fn load<V: Simd, const S: usize>(simd: V, lanes: &[[f32; LANES]; S]) -> [V::Floats; S] {
-    let mut x = [simd.splat(0.0); S];
-    for d in 0..S {
-        x[d] = simd.load(&lanes[d]);
-    }
-    x
-}
-
-/// Goes down from the given nodes of the heap of splits.
-#[inline(always)]
-fn descend<V: Simd, const S: usize>(
-    simd: V,
-    splits: &[u32],
-    x: &[V::Floats; S],
-    mut node: V::Words,
-    levels: u32,
-) -> V::Words {
-    for _ in 0..levels {
-        let split = simd.lookup(splits, node);
-        let mut value = x[0];
-        for d in 1..S {
-            let here = simd.low_bits_equal(split, (1 << COORDINATE_BITS) - 1, d as u32);
-            value = simd.select(here, x[d], value);
-        }
-        let right = simd.le(simd.words_as_floats(split), value);
-        node = simd.double_plus(node, right);
-    }
-    node
-}
-
-/// Turns counts, each one place after its own, into starts.
-fn accumulate(starts: &mut [usize]) {
-    let mut sum = 0;
-    for start in starts {
-        sum += *start;
-        *start = sum;
-    }
-}
-
-/// Some blocks of one bucket, from one chunk.
-struct Piece<'a, const S: usize> {
-    blocks: &'a [[f32; S]],
-    /// Each block's index in the batch is this plus its entry in `order`.
-    first: usize,
-    order: &'a [u32],
-    found: &'a mut [u32],
-}
-
-/// Blocks of one bucket that are searched together.
-struct Task<'a, const S: usize> {
-    bucket: usize,
-    pieces: Vec<Piece<'a, S>>,
-}
-
-fn tasks<'a, const S: usize>(
-    chunks: &'a [Chunk<S>],
-    found: &'a mut [Vec<u32>],
-    bucket_depth: u32,
-) -> Vec<Task<'a, S>> {
-    let mut rest: Vec<&mut [u32]> = found.iter_mut().map(Vec::as_mut_slice).collect();
-    let mut tasks = Vec::new();
-    for bucket in 0..1 << bucket_depth {
-        let mut pieces = Vec::new();
-        let mut len = 0;
-        for (number, chunk) in chunks.iter().enumerate() {
-            let Range { mut start, end } = chunk.starts[bucket]..chunk.starts[bucket + 1];
-            while start < end {
-                let taken = (end - start).min(TASK_LEN - len);
-                let range = start..start + taken;
-                let found = rest[number].split_off_mut(..taken).unwrap_or_default();
-                pieces.push(Piece {
-                    blocks: &chunk.blocks[range.clone()],
-                    first: number * CHUNK_LEN,
-                    order: &chunk.order[range],
-                    found,
-                });
-                start += taken;
-                len += taken;
-                if len == TASK_LEN {
-                    tasks.push(Task {
-                        bucket,
-                        pieces: std::mem::take(&mut pieces),
-                    });
-                    len = 0;
+                if contested >> lane & 1 == 1 {
+                    let block = group.block(lane);
+                    motifs[lane] = rivals.settle(lane as u32, block, motifs[lane], exact);
                 }
             }
         }
-        if !pieces.is_empty() {
-            tasks.push(Task { bucket, pieces });
-        }
-    }
-    tasks
-}
-
-/// Buffers that a thread uses again for its next task.
-#[derive(Default)]
-struct Scratch {
-    bins: Vec<u32>,
-    starts: Vec<usize>,
-    /// Index in the batch, in the order of the pieces.
-    blocks: Vec<usize>,
-    /// Place in the order of the pieces, in sorted order.
-    origins: Vec<u32>,
-    /// Sixteen sorted blocks at a time, coordinate by coordinate.
-    lanes: Vec<[f32; LANES]>,
-    homes: Vec<u32>,
-    found: Vec<u32>,
-    rivals: Rivals,
-}
-
-struct BucketSearch<'a, 's, const S: usize> {
-    tree: &'s Tree<S>,
-    bucket_depth: u32,
-    task: Task<'a, S>,
-    scratch: &'s mut Scratch,
-    exact: ExactDistance<'s>,
-    monitor: &'s Monitor,
-}
-
-impl<const S: usize> Work for BucketSearch<'_, '_, S> {
-    type Output = Result<()>;
-
-    #[inline(always)]
-    fn run<V: Simd>(mut self, simd: V) -> Result<()> {
-        let count = self
-            .task
-            .pieces
-            .iter()
-            .map(|piece| piece.blocks.len())
-            .sum();
-        self.sort(simd, count);
-        let Scratch {
-            blocks,
-            origins,
-            lanes,
-            homes,
-            found,
-            rivals,
-            ..
-        } = &mut *self.scratch;
-        let (groups, _) = lanes.as_chunks::<S>();
-        for (number, (group, &home)) in groups.iter().zip(homes.iter()).enumerate() {
-            if number % GROUPS_PER_CHECK == 0 {
-                self.monitor.check()?;
-            }
-            rivals.clear();
-            let mut walk = Walk::new(simd, self.tree, group, rivals);
-            walk.all_leaves(home as usize);
-            let (mut motifs, contested) = walk.leaders.finish(simd);
-            let origins = &origins[number * LANES..];
-            let origins = &origins[..origins.len().min(LANES)];
-            if contested != 0 {
-                for (lane, &origin) in origins.iter().enumerate() {
-                    if contested >> lane & 1 == 1 {
-                        let block = blocks[origin as usize];
-                        motifs[lane] = rivals.settle(lane as u32, block, motifs[lane], self.exact);
-                    }
-                }
-            }
-            for (&origin, motif) in origins.iter().zip(motifs) {
-                found[origin as usize] = motif;
-            }
-        }
-        let mut found = found.as_slice();
-        for piece in &mut self.task.pieces {
-            let (here, rest) = found.split_at(piece.found.len());
-            piece.found.copy_from_slice(here);
-            found = rest;
-        }
-        self.monitor.advance(count as u64);
-        Ok(())
-    }
-}
-
-impl<const S: usize> BucketSearch<'_, '_, S> {
-    /// Sorts the blocks of the task by bin into groups of sixteen lanes.
-    #[inline(always)]
-    fn sort<V: Simd>(&mut self, simd: V, count: usize) {
-        let tree = &self.tree.tree;
-        let levels = tree.bin_depth() - self.bucket_depth;
-        let bin_count = 1usize << levels;
-        let Scratch {
-            bins,
-            starts,
-            blocks,
-            origins,
-            lanes,
-            homes,
-            found,
-            ..
-        } = &mut *self.scratch;
-        bins.clear();
-        blocks.clear();
-        starts.clear();
-        starts.resize(bin_count + 1, 0);
-        let bucket_node = (1 << self.bucket_depth) + self.task.bucket as u32;
-        for piece in &self.task.pieces {
-            for group in piece.blocks.chunks(LANES) {
-                let mut lanes = [[0.0; LANES]; S];
-                for (lane, block) in group.iter().enumerate() {
-                    for d in 0..S {
-                        lanes[d][lane] = block[d];
-                    }
-                }
-                let x = load(simd, &lanes);
-                let node = simd.splat_words(bucket_node);
-                let nodes = simd.words_to_array(descend(simd, tree.splits(), &x, node, levels));
-                for &node in &nodes[..group.len()] {
-                    let bin = node as usize & (bin_count - 1);
-                    starts[bin + 1] += 1;
-                    bins.push(bin as u32);
-                }
-            }
-            blocks.extend(
-                piece
-                    .order
-                    .iter()
-                    .map(|&place| piece.first + place as usize),
-            );
-        }
-        accumulate(starts);
-
-        let group_count = count.div_ceil(LANES);
-        origins.resize(count, 0);
-        found.resize(count, 0);
-        lanes.resize(group_count * S, [0.0; LANES]);
-        homes.resize(group_count, 0);
-        let first_bin = self.task.bucket << levels;
-        let mut origin = 0;
-        for piece in &self.task.pieces {
-            for block in piece.blocks {
-                let bin = bins[origin] as usize;
-                let place = starts[bin];
-                starts[bin] += 1;
-                origins[place] = origin as u32;
-                let (group, lane) = (place / LANES, place % LANES);
-                for d in 0..S {
-                    lanes[group * S + d][lane] = block[d];
-                }
-                // The leaf of the middle lane, or of the last if there is none.
-                if lane == LANES / 2 || place == count - 1 && lane < LANES / 2 {
-                    homes[group] = KdTree::<S>::leaf_of_bin(first_bin + bin) as u32;
-                }
-                origin += 1;
-            }
-        }
-        // Unused lanes of the last group repeat its last block.
-        let used = count - (group_count - 1) * LANES;
-        for d in 0..S {
-            let lanes = &mut lanes[(group_count - 1) * S + d];
-            let last = lanes[used - 1];
-            lanes[used..].fill(last);
-        }
+        motifs
     }
 }
 
 /// Sixteen blocks on their way through the tree.
 struct Walk<'a, V: Simd, const S: usize> {
     simd: V,
-    tree: &'a KdTree<S>,
+    tree: &'a Tree<S>,
     x: [V::Floats; S],
     /// The box around the blocks.
     low: [V::Floats; S],
@@ -532,16 +160,14 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
         }
         let (absolute, per_norm) = tree.margin.slack_terms(tree.largest_norm);
         let slack = simd.mul_add(norm, simd.splat(per_norm), simd.splat(absolute));
-        let leaders = Leaders::new(simd);
-        let relative = simd.splat(tree.margin.relative());
         Self {
             simd,
-            tree: &tree.tree,
+            tree,
             x,
             low,
             high,
-            leaders,
-            relative,
+            leaders: Leaders::new(simd),
+            relative: simd.splat(tree.margin.relative()),
             slack,
             reach: f32::MAX,
             rivals,
@@ -552,14 +178,14 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
     #[inline(always)]
     fn all_leaves(&mut self, home: usize) {
         self.leaf(home);
-        let last_level = match self.tree.node_levels() {
+        let last_level = match self.tree.tree.node_levels() {
             0 => return,
             levels => levels - 1,
         };
         // Per level, the node and the children still to visit.
         let mut path = [(0usize, 0u32); MAX_NODE_LEVELS];
         let mut level = 0;
-        path[0] = (0, self.near_children(self.tree.node(0, 0)));
+        path[0] = (0, self.near_children(self.tree.tree.node(0, 0)));
         loop {
             let (place, children) = path[level % MAX_NODE_LEVELS];
             if children == 0 {
@@ -574,9 +200,9 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
             let child = place * LANES + lane;
             if level < last_level {
                 level += 1;
-                let near = self.near_children(self.tree.node(level, child));
+                let near = self.near_children(self.tree.tree.node(level, child));
                 path[level % MAX_NODE_LEVELS] = (child, near);
-            } else if child != home && self.is_near(self.tree.node(level, place), lane) {
+            } else if child != home && self.is_near(self.tree.tree.node(level, place), lane) {
                 self.leaf(child);
             }
         }
@@ -612,8 +238,8 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
 
     #[inline(always)]
     fn leaf(&mut self, leaf: usize) {
-        let tree = self.tree;
-        for quad in tree.leaf(leaf) {
+        let count = self.tree.quads_per_leaf;
+        for quad in &self.tree.quads[leaf * count..][..count] {
             self.quad(quad);
         }
         self.reach = self.simd.reduce_max(self.leaders.limit());

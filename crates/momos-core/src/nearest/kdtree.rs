@@ -8,21 +8,26 @@
 //!
 //! Nothing here bears on which motif is found, only on how fast.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::element::Element;
+use super::problem::MotifSet;
 use super::simd::LANES;
 use crate::error::Result;
 use crate::monitor::Monitor;
 
 /// Levels of splits below the leaves.
 const FINE_LEVELS: u32 = 3;
+/// Levels of sixteen-wide nodes above as many leaves as there are 32-bit indices.
+pub const MAX_NODE_LEVELS: usize = 8;
 /// Points below which a subtree is not worth another task.
 const PARALLEL_POINTS: usize = 1 << 13;
 /// Points looked at to choose the coordinate to split.
 const SAMPLED_POINTS: usize = 1 << 10;
 /// Bits of a split that hold its coordinate, in place of the lowest bits of its value.
 pub const COORDINATE_BITS: u32 = 3;
-
-/// Motifs of a leaf that are compared at a time.
-pub const QUAD: usize = 4;
 
 /// A motif in scaled float32.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +39,25 @@ pub struct Point<const S: usize> {
 }
 
 impl<const S: usize> Point<S> {
+    /// The given motifs.
+    pub fn all<T: Element>(motifs: &MotifSet<'_, T>, candidates: &[u32]) -> Vec<Self> {
+        let point = |&motif: &u32| {
+            let mut position = [0.0; S];
+            for (position, value) in position.iter_mut().zip(motifs.scaled(motif)) {
+                *position = value;
+            }
+            Self { position, motif }
+        };
+        candidates.par_iter().map(point).collect()
+    }
+
+    /// The largest squared norm among points.
+    pub fn largest_norm(points: &[Self]) -> f64 {
+        points.iter().map(Self::squared_norm).fold(0.0, f64::max)
+    }
+
     /// Its squared norm.
-    pub fn squared_norm(&self) -> f64 {
+    fn squared_norm(&self) -> f64 {
         let values = self.position.iter();
         values.map(|&z| f64::from(z) * f64::from(z)).sum()
     }
@@ -51,16 +73,7 @@ pub struct Node<const S: usize> {
     pub high: [[f32; LANES]; S],
 }
 
-/// Four motifs, coordinate by coordinate; unused ones are infinitely far from everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Quad<const S: usize> {
-    /// Their coordinates.
-    pub position: [[f32; QUAD]; S],
-    /// Their indices.
-    pub motif: [u32; QUAD],
-}
-
-/// The motifs in k-d order.
+/// The tree over motifs in k-d order.
 #[derive(Debug)]
 pub struct KdTree<const S: usize> {
     /// Binary levels above the leaves.
@@ -70,8 +83,8 @@ pub struct KdTree<const S: usize> {
     /// Index of the first node of each level, root first; empty if there is one leaf.
     levels: Vec<usize>,
     nodes: Vec<Node<S>>,
-    quads_per_leaf: usize,
-    quads: Vec<Quad<S>>,
+    /// Where the points of each leaf begin, and the end.
+    starts: Vec<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -111,27 +124,38 @@ impl<const S: usize> KdTree<S> {
     ///
     /// # Panics
     /// If there are no points.
-    pub fn build(mut points: Vec<Point<S>>, leaf_len: usize, monitor: &Monitor) -> Result<Self> {
+    pub fn build(points: &mut [Point<S>], leaf_len: usize, monitor: &Monitor) -> Result<Self> {
         assert!(!points.is_empty());
         let leaf_depth = points.len().div_ceil(leaf_len).next_power_of_two().ilog2();
-        let splits = split_heap(&mut points, leaf_depth + FINE_LEVELS, monitor)?;
-        let mut leaves = Vec::with_capacity(1 << leaf_depth);
-        halve(&points, leaf_depth, &mut leaves);
-        let quads_per_leaf = points.len().div_ceil(leaves.len()).div_ceil(QUAD);
-        let mut quads = Vec::with_capacity(leaves.len() * quads_per_leaf);
-        for leaf in &leaves {
-            let mut slots = leaf.chunks(QUAD);
-            quads.extend((0..quads_per_leaf).map(|_| quad(slots.next().unwrap_or_default())));
-        }
-        let (levels, nodes) = box_nodes(leaves.iter().map(|leaf| Bounds::of(leaf)).collect());
+        let splits = split_heap(points, leaf_depth + FINE_LEVELS, monitor)?;
+        let mut starts = Vec::with_capacity((1 << leaf_depth) + 1);
+        halve(0..points.len(), leaf_depth, &mut starts);
+        starts.push(points.len());
+        let leaves = starts.windows(2).map(|edges| &points[edges[0]..edges[1]]);
+        let (levels, nodes) = box_nodes(leaves.map(Bounds::of).collect());
         Ok(Self {
             leaf_depth,
             splits,
             levels,
             nodes,
-            quads_per_leaf,
-            quads,
+            starts,
         })
+    }
+
+    /// Number of leaves.
+    pub fn leaf_count(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Points in the fullest leaf.
+    pub fn largest_leaf(&self) -> usize {
+        let lens = self.starts.windows(2).map(|edges| edges[1] - edges[0]);
+        lens.max().unwrap_or(0)
+    }
+
+    /// The points of a leaf, as places in the order.
+    pub fn leaf(&self, leaf: usize) -> Range<usize> {
+        self.starts[leaf]..self.starts[leaf + 1]
     }
 
     /// Binary levels from the root to the finest bins.
@@ -156,16 +180,20 @@ impl<const S: usize> KdTree<S> {
         self.levels.len()
     }
 
+    /// Index of the first node of each level, root first; empty if there is one leaf.
+    pub fn levels(&self) -> &[usize] {
+        &self.levels
+    }
+
+    /// All nodes, level by level.
+    pub fn nodes(&self) -> &[Node<S>] {
+        &self.nodes
+    }
+
     /// A node by level and place within it; the children of place `p` are at `16 p` and on.
     #[inline(always)]
     pub fn node(&self, level: usize, place: usize) -> &Node<S> {
         &self.nodes[self.levels[level] + place]
-    }
-
-    /// The motifs of a leaf.
-    #[inline(always)]
-    pub fn leaf(&self, leaf: usize) -> &[Quad<S>] {
-        &self.quads[leaf * self.quads_per_leaf..][..self.quads_per_leaf]
     }
 }
 
@@ -252,32 +280,15 @@ fn most_varied<const S: usize>(points: &[Point<S>]) -> usize {
     })
 }
 
-fn halve<'a, const S: usize>(
-    points: &'a [Point<S>],
-    levels: u32,
-    leaves: &mut Vec<&'a [Point<S>]>,
-) {
+/// The starts of the leaves of a range of points.
+fn halve(points: Range<usize>, levels: u32, starts: &mut Vec<usize>) {
     if levels == 0 {
-        leaves.push(points);
+        starts.push(points.start);
         return;
     }
-    let (left, right) = points.split_at(points.len() / 2);
-    halve(left, levels - 1, leaves);
-    halve(right, levels - 1, leaves);
-}
-
-fn quad<const S: usize>(points: &[Point<S>]) -> Quad<S> {
-    let mut quad = Quad {
-        position: [[f32::INFINITY; QUAD]; S],
-        motif: [u32::MAX; QUAD],
-    };
-    for (slot, point) in points.iter().enumerate() {
-        quad.motif[slot] = point.motif;
-        for d in 0..S {
-            quad.position[d][slot] = point.position[d];
-        }
-    }
-    quad
+    let middle = points.start + points.len() / 2;
+    halve(points.start..middle, levels - 1, starts);
+    halve(middle..points.end, levels - 1, starts);
 }
 
 /// The nodes above the given leaves, level by level, and where each level begins.
@@ -335,28 +346,20 @@ mod tests {
     #[test]
     fn every_motif_is_in_one_leaf_and_every_box_holds_its_leaves() {
         for count in [1, 2, 16, 17, 33, 1000, 20_000] {
-            let tree = KdTree::build(points(count), 16, &Monitor::new()).unwrap();
+            let mut points = points(count);
+            let tree = KdTree::build(&mut points, 16, &Monitor::new()).unwrap();
             let mut seen = Vec::new();
-            for leaf in 0..1 << tree.leaf_depth {
-                let quads = tree.leaf(leaf);
-                let held = quads
-                    .iter()
-                    .flat_map(|quad| quad.motif)
-                    .filter(|&id| id != u32::MAX);
-                assert!(held.clone().count() <= 16);
-                seen.extend(held);
+            for leaf in 0..tree.leaf_count() {
+                let held = &points[tree.leaf(leaf)];
+                assert!(held.len() <= tree.largest_leaf() && tree.largest_leaf() <= 16);
+                seen.extend(held.iter().map(|point| point.motif));
                 let mut child = leaf;
                 for level in (0..tree.node_levels()).rev() {
                     let node = tree.node(level, child / LANES);
-                    for quad in quads {
-                        for (slot, _) in
-                            quad.motif.iter().enumerate().filter(|id| *id.1 != u32::MAX)
-                        {
-                            for d in 0..2 {
-                                let value = quad.position[d][slot];
-                                assert!(node.low[d][child % LANES] <= value);
-                                assert!(node.high[d][child % LANES] >= value);
-                            }
+                    for point in held {
+                        for d in 0..2 {
+                            assert!(node.low[d][child % LANES] <= point.position[d]);
+                            assert!(node.high[d][child % LANES] >= point.position[d]);
                         }
                     }
                     child /= LANES;

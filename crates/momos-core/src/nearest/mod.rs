@@ -20,7 +20,9 @@
 //! | `search` | motifs made ready to be searched |
 //! | `simd` | sixteen lanes for every instruction set |
 
+mod block_tree;
 mod brute;
+mod buckets;
 mod cost;
 mod element;
 mod group_tree;
@@ -28,6 +30,7 @@ mod kdtree;
 mod leader;
 mod margin;
 mod narrow;
+mod narrow_leaves;
 mod problem;
 pub(crate) mod row_set;
 mod search;

@@ -21,6 +21,7 @@ pub struct MotifSet<'a, T: Clone> {
     values: Cow<'a, [T]>,
     block_size: usize,
     largest: f64,
+    /// Power of two that brings all values into the range the kernels count on.
     scale: f64,
     exact_in_f32: bool,
 }
@@ -60,12 +61,6 @@ impl<'a, T: Element> MotifSet<'a, T> {
     /// All motifs, row after row.
     pub fn values(&self) -> &[T] {
         &self.values
-    }
-
-    /// Power of two that brings all values into the range the kernels count on.
-    #[inline(always)]
-    pub fn scale(&self) -> f64 {
-        self.scale
     }
 
     /// Whether the scaled values are exact in float32.
@@ -249,8 +244,8 @@ mod tests {
     #[test]
     fn scaling_is_a_power_of_two_that_brings_the_largest_value_into_range() {
         let motifs = set(&[2.0f64, 1.0], 2, 1e300);
-        assert!((2f64.powi(50)..2f64.powi(51)).contains(&(1e300 * motifs.scale())));
-        assert_eq!(motifs.scale(), 2f64.powi(motifs.scale().log2() as i32));
+        assert!((2f64.powi(50)..2f64.powi(51)).contains(&(1e300 * motifs.scale)));
+        assert_eq!(motifs.scale, 2f64.powi(motifs.scale.log2() as i32));
         assert!(!motifs.exact_in_f32());
         assert!(set(&[1.0f32], 1, 1.0).exact_in_f32());
         assert!(!set(&[1.0f32], 1, 1e38).exact_in_f32());

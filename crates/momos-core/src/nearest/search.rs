@@ -10,7 +10,7 @@ use super::element::Element;
 use super::problem::{MotifSet, Problem};
 use super::row_set::{Equality, RowSet};
 use super::simd::Isa;
-use super::{brute, group_tree, narrow};
+use super::{block_tree, brute, group_tree, narrow};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 
@@ -120,7 +120,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
         };
         let prepared = match candidates {
             [only] => Prepared::Constant(*only),
-            _ => Prepared::Kernel(prepare(kernel, &motifs, candidates, monitor)?),
+            _ => Prepared::Kernel(prepare(kernel, &motifs, candidates, isa, monitor)?),
         };
         Ok(Self {
             motifs,
@@ -252,7 +252,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
                 Ok(())
             }
             Prepared::Kernel(kernel) => {
-                if self.plan.kernel != Kernel::GroupTree
+                if matches!(self.plan.kernel, Kernel::Brute | Kernel::Narrow)
                     && has_many_equal_blocks(problem)
                     && self.find_distinct(kernel.as_ref(), problem, monitor, nearest)?
                 {
@@ -295,25 +295,44 @@ fn prepare<T: Element>(
     kernel: Kernel,
     motifs: &MotifSet<'_, T>,
     candidates: &[u32],
+    isa: Isa,
     monitor: &Monitor,
 ) -> Result<Box<dyn Search<T>>> {
-    fn tree<T: Element, const S: usize>(
+    fn group_tree<T: Element, const S: usize>(
         motifs: &MotifSet<'_, T>,
         candidates: &[u32],
+        _isa: Isa,
         monitor: &Monitor,
     ) -> Result<Box<dyn Search<T>>> {
         let tree = group_tree::Tree::<S>::build(motifs, candidates, monitor)?;
         Ok(Box::new(tree))
     }
+    fn block_tree<T: Element, const S: usize>(
+        motifs: &MotifSet<'_, T>,
+        candidates: &[u32],
+        isa: Isa,
+        monitor: &Monitor,
+    ) -> Result<Box<dyn Search<T>>> {
+        let tree = block_tree::Tree::<S>::build(motifs, candidates, isa, monitor)?;
+        Ok(Box::new(tree))
+    }
     match (kernel, motifs.block_size()) {
-        (Kernel::GroupTree, 1) => tree::<T, 1>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 2) => tree::<T, 2>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 3) => tree::<T, 3>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 4) => tree::<T, 4>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 5) => tree::<T, 5>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 6) => tree::<T, 6>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 7) => tree::<T, 7>(motifs, candidates, monitor),
-        (Kernel::GroupTree, 8) => tree::<T, 8>(motifs, candidates, monitor),
+        (Kernel::GroupTree, 1) => group_tree::<T, 1>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 2) => group_tree::<T, 2>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 3) => group_tree::<T, 3>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 4) => group_tree::<T, 4>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 5) => group_tree::<T, 5>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 6) => group_tree::<T, 6>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 7) => group_tree::<T, 7>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 8) => group_tree::<T, 8>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 1) => block_tree::<T, 1>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 2) => block_tree::<T, 2>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 3) => block_tree::<T, 3>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 4) => block_tree::<T, 4>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 5) => block_tree::<T, 5>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 6) => block_tree::<T, 6>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 7) => block_tree::<T, 7>(motifs, candidates, isa, monitor),
+        (Kernel::BlockTree, 8) => block_tree::<T, 8>(motifs, candidates, isa, monitor),
         (Kernel::Narrow, _) => Ok(Box::new(narrow::Motifs::pack(motifs, candidates))),
         _ => Ok(Box::new(brute::Motifs::pack(motifs, candidates))),
     }

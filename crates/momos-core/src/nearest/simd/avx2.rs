@@ -270,6 +270,25 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn add_squared_gaps(
+        self,
+        sum: Pair<__m256i>,
+        a: (Pair<__m256i>, Pair<__m256i>),
+        b: (Pair<__m256i>, Pair<__m256i>),
+    ) -> Pair<__m256i> {
+        // SAFETY: the token proves AVX2 and FMA.
+        unsafe {
+            let below = _mm256_subs_epu16(a.0.0, b.1.0);
+            let low = _mm256_or_si256(below, _mm256_subs_epu16(b.0.0, a.1.0));
+            let below = _mm256_subs_epu16(a.0.1, b.1.1);
+            let high = _mm256_or_si256(below, _mm256_subs_epu16(b.0.1, a.1.1));
+            Pair(
+                _mm256_add_epi32(sum.0, _mm256_madd_epi16(low, low)),
+                _mm256_add_epi32(sum.1, _mm256_madd_epi16(high, high)),
+            )
+        }
+    }
+    #[inline(always)]
     fn max_signed(self, a: Pair<__m256i>, b: Pair<__m256i>) -> Pair<__m256i> {
         // SAFETY: the token proves AVX2 and FMA.
         unsafe { Pair(_mm256_max_epi32(a.0, b.0), _mm256_max_epi32(a.1, b.1)) }

@@ -207,6 +207,23 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
     }
     #[inline(always)]
+    fn add_squared_gaps(
+        self,
+        sum: __m512i,
+        a: (__m512i, __m512i),
+        b: (__m512i, __m512i),
+    ) -> __m512i {
+        // SAFETY: the token proves AVX-512BW, and VNNI where it is used.
+        unsafe {
+            let gaps = _mm512_or_si512(_mm512_subs_epu16(a.0, b.1), _mm512_subs_epu16(b.0, a.1));
+            if VNNI {
+                _mm512_dpwssd_epi32(sum, gaps, gaps)
+            } else {
+                _mm512_add_epi32(sum, _mm512_madd_epi16(gaps, gaps))
+            }
+        }
+    }
+    #[inline(always)]
     fn max_signed(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_max_epi32(a, b) }

@@ -189,6 +189,14 @@ pub trait Simd: Copy + Send + Sync {
     /// Adds to each lane of `sum` the products of its four bytes of `a`, unsigned, and of `b`,
     /// signed; the bytes of `a` are at most `2 * LARGEST_BYTE + 1`, those of `b` not -128.
     fn dot_bytes(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// Adds to each lane of `sum` the squares of the gaps between the intervals `a` and `b`, low
+    /// and high, of which a lane holds two, of 16 bits without a sign. The gaps are below `2^14`.
+    fn add_squared_gaps(
+        self,
+        sum: Self::Words,
+        a: (Self::Words, Self::Words),
+        b: (Self::Words, Self::Words),
+    ) -> Self::Words;
     /// The larger of both, as `i32`.
     fn max_signed(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// Where `a >= b`, as `i32`.
@@ -274,6 +282,21 @@ mod tests {
                 sum = simd.dot_bytes(sum, simd.load_words(&unsigned), simd.load_words(&signed));
             }
             seen.extend(simd.words_to_array(sum));
+            let low = unsigned.map(|word| word & 0x0fff_0fff);
+            let high = signed.map(|word| (word & 0x0fff_0fff) + 0x0fff_0fff);
+            let (low, high) = (simd.load_words(&low), simd.load_words(&high));
+            let shifted = simd.splat_words(0x2001_0003);
+            for (a, b) in [
+                ((low, high), (shifted, shifted)),
+                ((shifted, shifted), (low, high)),
+                (
+                    (low, high),
+                    (simd.splat_words(0), simd.splat_words(0x0001_0002)),
+                ),
+            ] {
+                sum = simd.add_squared_gaps(sum, a, b);
+                seen.extend(simd.words_to_array(sum));
+            }
             seen
         }
     }

@@ -154,6 +154,22 @@ impl Simd for Portable {
         sum
     }
     #[inline(always)]
+    fn add_squared_gaps(
+        self,
+        mut sum: Self::Words,
+        a: (Self::Words, Self::Words),
+        b: (Self::Words, Self::Words),
+    ) -> Self::Words {
+        for lane in 0..LANES {
+            for shift in [0, 16] {
+                let half = |words: Self::Words| words[lane] >> shift & 0xffff;
+                let gap = half(a.0).saturating_sub(half(b.1)) | half(b.0).saturating_sub(half(a.1));
+                sum[lane] = sum[lane].wrapping_add(gap * gap);
+            }
+        }
+        sum
+    }
+    #[inline(always)]
     fn max_signed(self, a: Self::Words, b: Self::Words) -> Self::Words {
         map2(a, b, |a, b| {
             a.cast_signed().max(b.cast_signed()).cast_unsigned()

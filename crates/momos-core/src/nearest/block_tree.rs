@@ -1,0 +1,372 @@
+//! Every block walks the k-d tree on its own, in integers.
+//!
+//! Boxes are whole multiples of a power of two in 16 bits, rounded outwards, so that sixteen of up
+//! to eight dimensions take a dozen instructions; leaves hold up to 64 motifs in 8 bits (see
+//! [`super::narrow_leaves`]). Only motifs that pass both are compared in float32. The blocks are
+//! sorted by the tree's bins, so that what one needs is in cache from the one before.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "lanes and coordinates index several arrays at once"
+)]
+
+use rayon::prelude::*;
+
+use super::buckets::{self, Group, GroupSearch, load};
+use super::element::Element;
+use super::kdtree::{KdTree, MAX_NODE_LEVELS, Node, Point};
+use super::leader::{ExactDistance, Leader, Rivals};
+use super::margin::Margin;
+use super::narrow_leaves::{
+    Integers, LEAF_LEN, MOST_VECTORS, NarrowLeaves, ROUNDING, largest_of, reaching,
+};
+use super::problem::{MotifSet, Problem};
+use super::search::Search;
+use super::simd::{Isa, LANES, Simd};
+use crate::error::Result;
+use crate::monitor::Monitor;
+
+/// Pairs of coordinates of the longest block.
+const MOST_PAIRS: usize = 4;
+/// Scales at which the integers of a group are kept.
+const KEPT_SCALES: usize = 4;
+/// The integer of zero; all are below twice that, so that eight squares of gaps fit 31 bits.
+const ZERO: i32 = 1 << 13;
+/// Data is scaled so that its largest magnitude is below `2^51`.
+const UNIT_EXPONENT: i32 = 51 - 13;
+/// If more motifs than these pass, the most promising is looked at before the others.
+const FEW: u32 = 2;
+
+/// The motifs in a tree.
+#[derive(Debug)]
+pub struct Tree<const S: usize> {
+    tree: KdTree<S>,
+    /// Where the boxes of each level begin.
+    levels: Vec<usize>,
+    boxes: Vec<Boxes>,
+    leaves: NarrowLeaves<S>,
+    points: Vec<Point<S>>,
+    margin: Margin,
+    largest_norm: f64,
+}
+
+/// The boxes of sixteen children, a pair of coordinates a word.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Boxes {
+    low: [[u32; LANES]; MOST_PAIRS],
+    high: [[u32; LANES]; MOST_PAIRS],
+    /// Bits of the children that there are.
+    used: u32,
+}
+
+impl Boxes {
+    fn of<const S: usize>(node: &Node<S>) -> Self {
+        let mut boxes = Self {
+            low: [[0; LANES]; MOST_PAIRS],
+            high: [[0; LANES]; MOST_PAIRS],
+            used: 0,
+        };
+        for lane in 0..LANES {
+            if node.low[0][lane] > node.high[0][lane] {
+                continue;
+            }
+            boxes.used |= 1 << lane;
+            for d in 0..S {
+                let shift = 16 * (d % 2);
+                boxes.low[d / 2][lane] |= rounded(node.low[d][lane], f32::floor) << shift;
+                boxes.high[d / 2][lane] |= rounded(node.high[d][lane], f32::ceil) << shift;
+            }
+        }
+        boxes
+    }
+}
+
+/// A value in units, from 0 to `2 * ZERO`. Scaling by a power of two is exact.
+#[inline(always)]
+fn rounded(value: f32, round: impl Fn(f32) -> f32) -> u32 {
+    let units = value * (1.0 / (1u64 << UNIT_EXPONENT) as f32);
+    (round(units) as i32 + ZERO).cast_unsigned()
+}
+
+impl<const S: usize> Tree<S> {
+    /// Builds the tree of the motifs to search, which are all different.
+    ///
+    /// # Errors
+    /// `Interrupted`, if cancelled.
+    pub fn build<T: Element>(
+        motifs: &MotifSet<'_, T>,
+        candidates: &[u32],
+        isa: Isa,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        const { assert!(S <= 2 * MOST_PAIRS) };
+        let mut points = Point::all(motifs, candidates);
+        monitor.check()?;
+        let tree = KdTree::build(&mut points, LEAF_LEN, monitor)?;
+        Ok(Self {
+            levels: tree.levels().to_vec(),
+            boxes: tree.nodes().par_iter().map(Boxes::of).collect(),
+            leaves: NarrowLeaves::new(&points, &tree, isa),
+            tree,
+            margin: Margin::new(S, motifs.exact_in_f32()),
+            largest_norm: Point::largest_norm(&points),
+            points,
+        })
+    }
+}
+
+impl<T: Element, const S: usize> Search<T> for Tree<S> {
+    fn search(
+        &self,
+        problem: &Problem<'_, T>,
+        isa: Isa,
+        monitor: &Monitor,
+        nearest: &mut [u32],
+    ) -> Result<()> {
+        buckets::search(problem, self, isa, monitor, nearest)
+    }
+}
+
+impl<const S: usize> GroupSearch<S> for Tree<S> {
+    fn tree(&self) -> &KdTree<S> {
+        &self.tree
+    }
+
+    #[inline(always)]
+    fn nearest<V: Simd>(
+        &self,
+        simd: V,
+        group: &Group<'_, S>,
+        rivals: &mut Rivals,
+        exact: ExactDistance<'_>,
+    ) -> [u32; LANES] {
+        let mut blocks = Blocks::new(simd, self, group);
+        let mut motifs = [0; LANES];
+        for lane in 0..group.len() {
+            let mut walk = Walk {
+                simd,
+                tree: self,
+                lane,
+                row: group.row(lane),
+                leader: Leader::NONE,
+                margin: (self.margin.relative(), blocks.slacks[lane]),
+                radius: f32::MAX.sqrt(),
+                most_gap: i32::MAX,
+            };
+            walk.all_leaves(&mut blocks, group.home_of(lane), rivals);
+            motifs[lane] = walk
+                .leader
+                .finish(lane as u32, group.block(lane), rivals, exact);
+        }
+        motifs
+    }
+}
+
+/// Sixteen blocks as the boxes and the leaves take them.
+struct Blocks<V: Simd, const S: usize> {
+    x: [V::Floats; S],
+    slacks: [f32; LANES],
+    /// Coordinates in units, rounded up and down.
+    up: [[u32; LANES]; MOST_PAIRS],
+    down: [[u32; LANES]; MOST_PAIRS],
+    kept: [Integers; KEPT_SCALES],
+}
+
+impl<V: Simd, const S: usize> Blocks<V, S> {
+    #[inline(always)]
+    fn new(simd: V, tree: &Tree<S>, group: &Group<'_, S>) -> Self {
+        let x = load(simd, group.coordinates);
+        let mut norm = simd.splat(0.0);
+        for d in 0..S {
+            norm = simd.mul_add(x[d], x[d], norm);
+        }
+        let (absolute, per_norm) = tree.margin.slack_terms(tree.largest_norm);
+        let slack = simd.mul_add(norm, simd.splat(per_norm), simd.splat(absolute));
+        let mut up = [[0u32; LANES]; MOST_PAIRS];
+        let mut down = [[0u32; LANES]; MOST_PAIRS];
+        for d in 0..S {
+            let shift = 16 * (d % 2);
+            for lane in 0..LANES {
+                let value = group.coordinates[d][lane];
+                up[d / 2][lane] |= rounded(value, f32::ceil) << shift;
+                down[d / 2][lane] |= rounded(value, f32::floor) << shift;
+            }
+        }
+        Self {
+            x,
+            slacks: simd.to_array(slack),
+            up,
+            down,
+            kept: [Integers::NONE; KEPT_SCALES],
+        }
+    }
+
+    /// The integers for leaves of a scale.
+    #[inline(always)]
+    fn integers(&mut self, simd: V, exponent: i32) -> &Integers {
+        let place = exponent.rem_euclid(KEPT_SCALES as i32) as usize;
+        if self.kept[place].exponent != exponent {
+            self.kept[place] = Integers::of(simd, &self.x, exponent);
+        }
+        &self.kept[place]
+    }
+}
+
+/// One block on its way through the tree.
+struct Walk<'a, V: Simd, const S: usize> {
+    simd: V,
+    tree: &'a Tree<S>,
+    lane: usize,
+    row: [f32; S],
+    leader: Leader,
+    /// Limits are `distance * relative + slack`.
+    margin: (f32, f32),
+    /// Largest distance of a motif within the limit.
+    radius: f32,
+    /// The same for boxes: largest sum of squared gaps, in units.
+    most_gap: i32,
+}
+
+impl<V: Simd, const S: usize> Walk<'_, V, S> {
+    /// Visits the home leaf, its neighbours in the tree, and then every other leaf that may hold a
+    /// nearest motif.
+    #[inline(always)]
+    fn all_leaves(&mut self, blocks: &mut Blocks<V, S>, home: usize, rivals: &mut Rivals) {
+        self.leaf(blocks, home, rivals);
+        let last_level = match self.tree.levels.len() {
+            0 => return,
+            levels => levels - 1,
+        };
+        let home_node = home / LANES;
+        let near = self.near_children(blocks, last_level, home_node);
+        self.leaves(blocks, home_node, near & !(1 << (home % LANES)), rivals);
+        if last_level == 0 {
+            return;
+        }
+        // Per level, the node and the children still to visit.
+        let mut path = [(0usize, 0u32); MAX_NODE_LEVELS];
+        let mut level = 0;
+        path[0] = (0, self.near_children(blocks, 0, 0));
+        loop {
+            let (place, children) = path[level % MAX_NODE_LEVELS];
+            if children == 0 {
+                if level == 0 {
+                    return;
+                }
+                level -= 1;
+                continue;
+            }
+            path[level % MAX_NODE_LEVELS].1 = children & (children - 1);
+            let child = place * LANES + children.trailing_zeros() as usize % LANES;
+            if level + 1 < last_level {
+                level += 1;
+                let near = self.near_children(blocks, level, child);
+                path[level % MAX_NODE_LEVELS] = (child, near);
+            } else if child != home_node {
+                let near = self.near_children(blocks, last_level, child);
+                self.leaves(blocks, child, near, rivals);
+            }
+        }
+    }
+
+    /// Which children's boxes are within the limit.
+    #[inline(always)]
+    fn near_children(&self, blocks: &Blocks<V, S>, level: usize, place: usize) -> u32 {
+        let simd = self.simd;
+        let boxes = &self.tree.boxes[self.tree.levels[level] + place];
+        let mut sum = simd.splat_words(0);
+        for pair in 0..S.div_ceil(2) {
+            sum = simd.add_squared_gaps(
+                sum,
+                (
+                    simd.load_words(&boxes.low[pair]),
+                    simd.load_words(&boxes.high[pair]),
+                ),
+                (
+                    simd.splat_words(blocks.down[pair][self.lane]),
+                    simd.splat_words(blocks.up[pair][self.lane]),
+                ),
+            );
+        }
+        let most = simd.splat_words(self.most_gap.cast_unsigned());
+        simd.bits(simd.ge_signed(most, sum)) & boxes.used
+    }
+
+    #[inline(always)]
+    fn leaves(
+        &mut self,
+        blocks: &mut Blocks<V, S>,
+        node: usize,
+        mut near: u32,
+        rivals: &mut Rivals,
+    ) {
+        while near != 0 {
+            let child = near.trailing_zeros() as usize % LANES;
+            near &= near - 1;
+            self.leaf(blocks, node * LANES + child, rivals);
+        }
+    }
+
+    #[inline(always)]
+    fn leaf(&mut self, blocks: &mut Blocks<V, S>, leaf: usize, rivals: &mut Rivals) {
+        let known = self.tree.leaves.leaf(leaf);
+        let (simd, lane) = (self.simd, self.lane);
+        let integers = blocks.integers(simd, known.exponent);
+        let residuals = integers.residuals[lane] + known.residual;
+        let least = integers.threshold(lane, self.radius + residuals);
+        let (close, products) = self.tree.leaves.products(simd, leaf, integers, lane, least);
+        if close != 0 {
+            let products = products.map(|words| simd.words_to_array(words));
+            self.compare(close, &products, known.first, integers, residuals, rivals);
+        }
+    }
+
+    /// Compares the motifs that passed, in float32.
+    fn compare(
+        &mut self,
+        mut close: u64,
+        products: &[[u32; LANES]; MOST_VECTORS],
+        first: usize,
+        integers: &Integers,
+        residuals: f32,
+        rivals: &mut Rivals,
+    ) {
+        let products = products.as_flattened();
+        while close.count_ones() > FEW {
+            let best = largest_of(products, close);
+            close &= !(1 << best);
+            self.offer(first + best, rivals);
+            let least = integers.threshold(self.lane, self.radius + residuals);
+            close = reaching(products, close, least);
+        }
+        while close != 0 {
+            let place = close.trailing_zeros() as usize;
+            close &= close - 1;
+            self.offer(first + place, rivals);
+        }
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, point: usize, rivals: &mut Rivals) {
+        let point = &self.tree.points[point];
+        let mut differences = [0.0; S];
+        for d in 0..S {
+            let difference = self.row[d] - point.position[d];
+            differences[d] = difference * difference;
+        }
+        let distance = differences.iter().sum();
+        if distance > self.leader.limit() {
+            return;
+        }
+        let lane = self.lane as u32;
+        self.leader
+            .offer(distance, point.motif, self.margin, lane, rivals);
+        // The true distance of a motif within the limit.
+        let within = self.leader.limit() * self.margin.0 + self.margin.1;
+        self.radius = within.sqrt() * ROUNDING;
+        let unit = (1u64 << UNIT_EXPONENT) as f32;
+        let gaps = self.radius * (ROUNDING / unit);
+        // More than all gaps together where it does not fit.
+        self.most_gap = (gaps * gaps * ROUNDING + 1.0) as i32;
+    }
+}
