@@ -35,6 +35,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benches/bench_nearest.py
 	$(BIN)/python benches/bench_complexity.py
 	$(BIN)/python benches/bench_packing.py
+	$(BIN)/python benches/bench_scale.py search --most 16M --seconds 60
+	$(BIN)/python benches/bench_scale.py pack --weights 50M --memory 500M
 	$(BIN)/python benches/bench_codec.py
 	$(BIN)/python benches/bench_projection.py
 

@@ -101,12 +101,12 @@ def main(
         name: What it is called.
     """
     with _handling_signals():
-        _run(arguments)
+        _run(arguments, command or group, name)
 
 
-def _run(arguments: Sequence[str] | None) -> NoReturn:
+def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> NoReturn:
     try:
-        result = (command or group).main(args=arguments, prog_name=name, standalone_mode=False)
+        result = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
