@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_digest_of_pieces_is_that_of_the_whole() {
-        let bytes: Vec<u8> = (0..5000u32).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..5000u32).map(|i| ((i * i) >> 3) as u8).collect();
         for step in [1, 7, 240, 1024, 5000] {
             let mut pieces = Digest::new();
             bytes.chunks(step).for_each(|piece| pieces.update(piece));
