@@ -175,7 +175,7 @@ def test_samples_and_batches_do_not_depend_on_memory(
 
 
 def test_the_archive_says_how_motifs_were_refined(small_samples: None) -> None:
-    model = checkpoint_of({"weight": mixture(0, 8000).reshape(80, -1)})
+    model = checkpoint_of({"weight": mixture(0, 16_000).reshape(80, -1)})
 
     def settings_of(**options: Any) -> dict[str, Any]:
         with open_archive(packing.pack(model, motifs=10, **options)) as archive:
