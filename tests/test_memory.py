@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +15,7 @@ from momos_rs import memory
 from momos_rs.cli.sizes import memory_option
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.memory import available_memory, default_budget, parse_size
+from momos_rs.report import peak_memory
 
 
 @pytest.mark.parametrize(
@@ -104,3 +108,13 @@ def test_the_option_of_commands() -> None:
     refused = run(command, ["--memory", "lots"])
     assert refused.exit_code == 2
     assert "'lots' is not a size like" in refused.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the parent may be in it")
+def test_the_peak_of_a_process_is_its_own() -> None:
+    ballast = np.ones(40_000_000)
+    program = "from momos_rs.report import peak_memory; print(peak_memory())"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    peak = peak_memory()
+    assert peak is not None
+    assert int(result.stdout) < ballast.nbytes < peak

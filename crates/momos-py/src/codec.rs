@@ -508,8 +508,9 @@ impl IndexCode {
         Ok(PyArray1::from_vec(py, out))
     }
 
-    /// Blocks that are decoded together; the stream does not matter.
-    fn blocks_per_chunk(&self, _stream: Bytes<'_>) -> usize {
+    /// Blocks that are decoded together, the same for every stream.
+    #[expect(unused_variables, reason = "named as that of MotifTree")]
+    fn blocks_per_chunk(&self, stream: Bytes<'_>) -> usize {
         BLOCKS_PER_CHUNK
     }
 
