@@ -335,10 +335,12 @@ def test_indices_in_a_file_are_as_in_memory(tmp_path: Path) -> None:
 
 
 PACK_IN_CHILD = """
-import resource, sys
+import sys
 from momos_rs import packing
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # What getrusage counts includes the process that has started this one.
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 before = peak()
 packing.pack_file(sys.argv[1], sys.argv[2], memory=sys.argv[3], motifs=500, iterations=1, threads=2)
 print(peak() - before)
@@ -371,7 +373,7 @@ def test_the_peak_of_memory_is_within_the_budget(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(Path(packing.__file__).parents[1])},
     )  # fmt: skip
-    assert int(run.stdout) < budget, run.stdout
+    assert budget / 4 < int(run.stdout) < budget, run.stdout
     assert list(target.parent.iterdir()) == [target]
     packing.pack_file(path, tmp_path / "all.momos", memory="4G", motifs=500, iterations=1)
     assert target.read_bytes() == (tmp_path / "all.momos").read_bytes()
