@@ -127,10 +127,13 @@ def test_motifs_are_refined_on_a_sample_where_blocks_are_many(small_samples: Non
 def test_a_capacity_of_a_256th_or_more_is_refined_on_all_blocks() -> None:
     training = Training()
     for blocks in (10, 1000, 10**6, 10**9):
-        assert training.training_blocks(blocks, -(-blocks // 256)) == blocks
-    assert training.training_blocks(10**9, 1000) == lloyd.LEAST_TRAINING_BLOCKS
-    assert training.training_blocks(10**9, 10**6) == 256 * 10**6
-    assert Training(blocks_per_motif=0).training_blocks(10**9, 1) == 10**9
+        assert training.sample_width(blocks, -(-blocks // 256)) == 1
+        assert training.sample_width(blocks, -(-blocks // 512)) == 1
+    assert 10**9 / training.sample_width(10**9, 1000) < lloyd.LEAST_TRAINING_BLOCKS
+    assert training.sample_width(10**9, 10**6) == 4
+    assert Training(blocks_per_motif=0).sample_width(10**9, 1) == 1
+    assert Training(mini_batch=10**5).sample_width(10**6, 10**5) == 10
+    assert Training(mini_batch=10**7).sample_width(10**6, 1) == 1
 
 
 def test_mini_batches_move_motifs_to_the_mean_of_what_they_saw() -> None:
@@ -172,7 +175,7 @@ def test_samples_and_batches_do_not_depend_on_memory(
 
 
 def test_the_archive_says_how_motifs_were_refined(small_samples: None) -> None:
-    model = checkpoint_of({"weight": mixture(0, 8000).reshape(80, -1)})
+    model = checkpoint_of({"weight": mixture(0, 16_000).reshape(80, -1)})
 
     def settings_of(**options: Any) -> dict[str, Any]:
         with open_archive(packing.pack(model, motifs=10, **options)) as archive:

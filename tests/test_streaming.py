@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -219,11 +220,36 @@ def test_any_range_of_blocks_is_a_part_of_all(
     taken, largest = blocks.take(chosen)
     assert np.array_equal(taken, everything[own])
     assert largest == np.abs(everything[low:high]).max(initial=0.0)
-    for held in (False, True):
-        sample = Sample(blocks, chosen, keep=held)
-        assert len(sample) == len(own)
-        found = [rows for _, rows in sample.chunks()]
-        assert np.array_equal(np.concatenate([everything[:0], *found]), everything[own])
+
+
+def test_a_sample_has_one_block_of_every_window_whoever_has_it() -> None:
+    values = np.arange(3 * BLOCKS_PER_BATCH + 1001, dtype=np.float32)
+    base = base_of(values, "F32")
+    plan = PLANS["nothing is kept"]
+    width, seed = 7, 2**64 - 2
+
+    def sampled(first: int, stop: int, keep: bool) -> npt.NDArray[np.float32]:
+        some = Blocks([base], 1, wide=False, plan=plan, first=first, own=stop - first)
+        sample = Sample(some, width, seed, keep=keep)
+        found = [rows[:, 0] for _, rows in sample.chunks()]
+        together = np.concatenate([np.zeros(0, np.float32), *found])
+        starts = [start for start, _ in sample.chunks()]
+        assert starts == np.cumsum([0, *map(len, found)])[: len(found)].tolist()
+        assert len(sample) == len(together)
+        return together
+
+    everything = sampled(0, len(values), keep=False)
+    assert np.array_equal(everything // width, np.arange(-(-len(values) // width)))
+    # As the core's generator draws, and evenly.
+    assert np.bincount((everything[:-1] % width).astype(int), minlength=width).min() > 3700
+    for keep in (False, True):
+        cuts = [0, 5, 70_000, 70_001, len(values)]
+        parts = [sampled(*pair, keep=keep) for pair in itertools.pairwise(cuts)]
+        assert np.array_equal(np.concatenate(parts), everything)
+    other = Blocks([base], 1, wide=False, plan=plan)
+    assert not np.array_equal(
+        np.concatenate([rows[:, 0] for _, rows in Sample(other, width, 1).chunks()]), everything
+    )
 
 
 def test_chunks_end_at_batches_and_a_range_may_begin_anywhere() -> None:
@@ -309,10 +335,12 @@ def test_indices_in_a_file_are_as_in_memory(tmp_path: Path) -> None:
 
 
 PACK_IN_CHILD = """
-import resource, sys
+import sys
 from momos_rs import packing
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # What getrusage counts includes the process that has started this one.
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 before = peak()
 packing.pack_file(sys.argv[1], sys.argv[2], memory=sys.argv[3], motifs=500, iterations=1, threads=2)
 print(peak() - before)
@@ -345,7 +373,7 @@ def test_the_peak_of_memory_is_within_the_budget(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(Path(packing.__file__).parents[1])},
     )  # fmt: skip
-    assert int(run.stdout) < budget, run.stdout
+    assert budget / 4 < int(run.stdout) < budget, run.stdout
     assert list(target.parent.iterdir()) == [target]
     packing.pack_file(path, tmp_path / "all.momos", memory="4G", motifs=500, iterations=1)
     assert target.read_bytes() == (tmp_path / "all.momos").read_bytes()

@@ -193,35 +193,69 @@ class Blocks:
 
 
 class Sample:
-    """Some of the blocks, as a source of its own.
+    """Blocks drawn at random, one of every ``width`` consecutive ones, as a source of its own.
+
+    Which one depends on the seed alone, so nothing needs to be remembered of a sample, however
+    large. The draws are the numbers of SplitMix64 (Steele, Lea and Flood, 2014).
 
     Args:
-        blocks: The blocks.
-        chosen: Ascending numbers in the order of all blocks; those that are not own are passed
-            over.
+        blocks: The blocks; those that are not own are passed over.
+        width: How many blocks each is drawn from.
+        seed: Seed of the draw, below 2^64.
         keep: Whether to keep the sample in memory, or to pick it out anew in every pass.
     """
 
-    def __init__(self, blocks: Blocks, chosen: Chosen, *, keep: bool) -> None:
-        low, high = np.searchsorted(chosen, [blocks.first, blocks.first + blocks.own])
-        self._own = (chosen[low:high] - np.uint64(blocks.first)).astype(np.int64)
+    def __init__(self, blocks: Blocks, width: int, seed: int, *, keep: bool = False) -> None:
         self._blocks = blocks
-        self._kept = blocks.take(chosen)[0] if keep else None
+        self._width = width
+        self._seed = seed
+        end = blocks.first + blocks.own
+        self._length = sum(
+            len(self._drawn(start, min(start + _BLOCKS_PER_DRAW, end)))
+            for start in range(blocks.first, end, _BLOCKS_PER_DRAW)
+        )
+        self._kept: list[Floats] | None = None
+        if keep:
+            self._kept = [np.concatenate([rows for _, rows in self.chunks()])] if len(self) else []
 
     def __len__(self) -> int:
-        """Number of blocks of the sample."""
-        return len(self._own)
+        """Number of blocks of the sample that are own."""
+        return self._length
 
     def chunks(self) -> Iterator[tuple[int, Floats]]:
         """As :meth:`BlockSource.chunks`."""
         if self._kept is not None:
-            if len(self._kept):
-                yield 0, self._kept
+            yield from ((0, rows) for rows in self._kept)
             return
-        for start, blocks in self._blocks.chunks():
-            low, high = np.searchsorted(self._own, [start, start + len(blocks)])
-            if high > low:
-                yield int(low), blocks[self._own[low:high] - start]
+        done = 0
+        for start, blocks in self._blocks.chunks(self._blocks.own):
+            first = self._blocks.first + start
+            drawn = self._drawn(first, first + len(blocks))
+            if len(drawn):
+                yield done, blocks[drawn - first]
+            done += len(drawn)
+
+    def _drawn(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """The blocks drawn within a range, in the order of all blocks."""
+        windows = np.arange(start // self._width, -(-stop // self._width), dtype=np.int64)
+        begins = windows * self._width
+        widths = np.minimum(begins + self._width, self._blocks.total) - begins
+        drawn = begins + (_random(self._seed, windows) % widths.view(np.uint64)).view(np.int64)
+        return drawn[(drawn >= start) & (drawn < stop)]
+
+
+_BLOCKS_PER_DRAW = 1 << 20
+
+
+def _random(seed: int, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Some of the numbers that SplitMix64 gives for a seed, counted from 0."""
+    state = np.uint64(seed) + (numbers.view(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def as_working(values: npt.NDArray[np.float64] | Floats, like: Floats) -> Floats:

@@ -30,7 +30,7 @@ __all__ = ["LEAST_TRAINING_BLOCKS", "Lloyd", "Training", "assign"]
 Indices = npt.NDArray[np.uint32]
 
 LEAST_TRAINING_BLOCKS = 1 << 20
-"""Motifs are refined on all blocks if there are no more than this: that takes a second."""
+"""Samples for refining motifs are no smaller than this: a search of so many takes a second."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Training:
     Attributes:
         iterations: Most iterations; with ``mini_batch``, the number of batches.
         tolerance: To stop after an iteration that lowers the distortion by a smaller share.
-        blocks_per_motif: To refine on that many blocks per motif, drawn at random, if there are
-            more than those and than :data:`LEAST_TRAINING_BLOCKS`; 0 for all blocks.
-        mini_batch: Blocks of a batch, 0 to use all blocks in every iteration.
+        blocks_per_motif: To refine on at most that many blocks per motif, drawn at random, if
+            there are more than twice those (and :data:`LEAST_TRAINING_BLOCKS`); 0 for all blocks.
+        mini_batch: Most blocks of a batch, 0 to use all blocks in every iteration.
     """
 
     iterations: int = defaults.ITERATIONS
@@ -64,11 +64,16 @@ class Training:
         if self.mini_batch < 0:
             raise InvalidArgumentError(f"a mini-batch has at least 0 blocks, not {self.mini_batch}")
 
-    def training_blocks(self, blocks: int, motifs: int) -> int:
-        """On how many of the blocks motifs are refined."""
-        if self.blocks_per_motif == 0 or self.mini_batch:
-            return blocks
-        return min(blocks, max(self.blocks_per_motif * motifs, LEAST_TRAINING_BLOCKS))
+    def sample_width(self, blocks: int, motifs: int) -> int:
+        """Of how many blocks one is looked at in an iteration."""
+        wanted = self.mini_batch or self.blocks_per_motif * motifs
+        if wanted == 0:
+            return 1
+        if self.mini_batch == 0:
+            wanted = max(wanted, LEAST_TRAINING_BLOCKS)
+            if blocks <= 2 * wanted:
+                return 1
+        return max(-(-blocks // wanted), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +102,13 @@ class Lloyd:
     fixed_zero: bool
     progress: Callable[[int], object] | None = None
 
-    @property
-    def searches(self) -> int:
-        """How many blocks will be assigned at the most."""
+    def searches(self, motifs: int) -> int:
+        """How many blocks will be assigned at the most, to refine that many motifs."""
         m, training = len(self.blocks), self.training
+        width = training.sample_width(self.blocks.total, motifs)
         if training.mini_batch:
-            return m + training.iterations * min(training.mini_batch, m)
-        return m * (training.iterations + 1)
+            return m + training.iterations * (m // width)
+        return (m // width) * (training.iterations + 1) + (m if width > 1 else 0)
 
     def refine(self, motifs: Floats) -> tuple[Floats, list[float]]:
         """Refines motifs and finds the nearest of them for every block.
@@ -116,30 +121,29 @@ class Lloyd:
             blocks looked at, as a multiple of what all of them would add up to.
         """
         total, training = self.blocks.total, self.training
+        width = training.sample_width(total, len(motifs))
         if training.mini_batch:
-            motifs, distortions = self._by_batches(motifs)
-            self.assign(motifs)
-            return motifs, distortions
-        count = training.training_blocks(total, len(motifs))
-        if count == total:
+            motifs, distortions = self._by_batches(motifs, width)
+        elif width == 1:
             return self._iterate(self.blocks, self.blocks.own, self.indices, total, motifs)
-        # Drawn like the motifs, so that the blocks that are motifs are among them.
-        chosen = _core.select_blocks(total, count, self.seed)
-        sample = Sample(self.blocks, chosen, keep=self._sample_fits(count))
-        indices = new_indices(len(sample), self.plan, self.resources.folder)
-        motifs, distortions = self._iterate(sample, len(sample), indices, count, motifs)
-        self.assign(motifs)
-        return motifs, [distortion * (total / count) for distortion in distortions]
+        else:
+            motifs, distortions = self._by_sample(motifs, width)
+        self.assign(motifs, after=self.searches(len(motifs)) - len(self.blocks))
+        return motifs, distortions
 
-    def assign(self, motifs: Floats) -> Indices:
-        """The nearest motif of every block, in place."""
-        search = self._search(motifs, self.blocks.total)
+    def assign(self, motifs: Floats, *, after: int = 0) -> Indices:
+        """The nearest motif of every block, in place.
+
+        Args:
+            motifs: The motifs.
+            after: Number of blocks assigned before, for the progress.
+        """
         return assign(
             self.blocks,
-            search,
+            self._search(motifs, self.blocks.total),
             self.indices,
             threads=self.resources.threads,
-            progress=self.progress,
+            progress=self._counting(after),
         )
 
     def _search(self, motifs: Floats, blocks: int) -> _core.MotifSearch:
@@ -147,9 +151,14 @@ class Lloyd:
             motifs, blocks=blocks, largest=self.largest, threads=self.resources.threads
         )
 
-    def _sample_fits(self, count: int) -> bool:
-        """Whether a sample takes no more memory than a chunk of the blocks would."""
-        return not self.plan.keep and count // self.resources.team.size <= self.plan.chunk
+    def _by_sample(self, motifs: Floats, width: int) -> tuple[Floats, list[float]]:
+        count = -(-self.blocks.total // width)
+        # Where it takes no more memory than a chunk of the blocks would, it is kept.
+        fits = not self.plan.keep and len(self.blocks) // width <= self.plan.chunk
+        sample = Sample(self.blocks, width, self.seed, keep=fits)
+        indices = new_indices(len(sample), self.plan, self.resources.folder)
+        motifs, distortions = self._iterate(sample, len(sample), indices, count, motifs)
+        return motifs, [distortion * (self.blocks.total / count) for distortion in distortions]
 
     def _iterate(
         self, source: BlockSource, own: int, indices: Indices, total: int, motifs: Floats
@@ -239,23 +248,27 @@ class Lloyd:
         motifs, moved = team.from_last([motifs, moved])
         return motifs, moved
 
-    def _by_batches(self, motifs: Floats) -> tuple[Floats, list[float]]:
+    def _by_batches(self, motifs: Floats, width: int) -> tuple[Floats, list[float]]:
         total, team = self.blocks.total, self.resources.team
-        size = min(self.training.mini_batch, total)
+        size = -(-total // width)
+        done = 0
         clusters = _core.Clusters(len(motifs), self.blocks.block_size, largest=self.largest)
         seen = np.zeros((len(motifs), 1))
         distortions = []
         for batch in range(self.training.iterations):
-            chosen = _core.select_blocks(total, size, (self.seed + 1 + batch) % 2**64)
-            sample = Sample(self.blocks, chosen, keep=False)
-            indices = np.zeros(len(sample), np.uint32)
+            sample = Sample(self.blocks, width, (self.seed + 1 + batch) % 2**64)
+            indices = new_indices(len(sample), self.plan, self.resources.folder)
             clusters.clear()
             search = self._search(motifs, size)
             for start, blocks in sample.chunks():
-                found = search.nearest(blocks, threads=self.resources.threads)
+                found = search.nearest(
+                    blocks, threads=self.resources.threads, progress=self._counting(done)
+                )
                 indices[start : start + len(blocks)] = found
+                done += len(blocks)
                 if team.is_first:
                     self._add(clusters, blocks, motifs, found)
+                release(indices)
             del search
             self._pass_on(clusters, sample, len(sample), motifs, indices)
             distortion = np.array([clusters.distortion()])

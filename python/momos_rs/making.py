@@ -160,7 +160,7 @@ class Maker:
             settings["tolerance"] = training.tolerance
         if training.mini_batch:
             settings["mini_batch"] = training.mini_batch
-        elif training.training_blocks(self.blocks, motifs) < self.blocks:
+        elif training.sample_width(self.blocks, motifs) > 1:
             settings["training_blocks"] = training.blocks_per_motif
         return settings
 

@@ -224,8 +224,8 @@ def build_mosaic(
             which ``"auto"`` chooses if they need fewer bits than the type of the tensors.
         tolerance: Lloyd's algorithm ends after an iteration that lowers the distortion by a
             smaller share; 0 to end only where no motif moves.
-        training_blocks: Motifs are refined on at most so many blocks per motif, drawn at random,
-            where there are more than those and than a million; 0 for all blocks.
+        training_blocks: Motifs are refined on at most so many blocks per motif (and on a million
+            in any case), drawn at random, where there are more than twice those; 0 for all blocks.
         mini_batch: If not 0, every iteration looks at so many blocks only, drawn at random, and
             moves each motif to the mean of all blocks it was given so far (Sculley, 2010).
         memory: Bytes of memory to use besides the tensors, or a size like ``"4G"``; half of what
@@ -416,8 +416,9 @@ def mosaic_of_bases(
     if method == "random" or training.iterations == 0:
         lloyd.assign(table)
     else:
+        searches = lloyd.searches(len(table))
         refining = dataclasses.replace(
-            lloyd, progress=lambda done: report("refine motifs", done, lloyd.searches)
+            lloyd, progress=lambda done: report("refine motifs", done, searches)
         )
         table, distortions = refine(refining, table)
     precise = apply_precision(

@@ -114,8 +114,8 @@ class PackOptions:
         max_tensor_error: Largest relative error of each of them.
         tolerance: ``"kmeans"`` ends after an iteration that lowers the distortion by a smaller
             share.
-        training_blocks: ``"kmeans"`` refines motifs on at most so many blocks per motif where
-            there are more than those and than a million; 0 for all blocks.
+        training_blocks: ``"kmeans"`` refines motifs on at most so many blocks per motif (and on a
+            million in any case) where there are more than twice those; 0 for all blocks.
         mini_batch: If not 0, every iteration of ``"kmeans"`` looks at so many blocks only; see
             :mod:`momos_rs.lloyd`.
         memory: Bytes of memory to use beyond what the program takes itself, or a size like

@@ -82,8 +82,8 @@ WORST_TENSORS = 5
     type=click.IntRange(0),
     default=defaults.BLOCKS_PER_MOTIF,
     show_default=True,
-    help="Refine motifs on at most so many blocks per motif, where there are more than those and "
-    "than a million; 0 for all blocks.",
+    help="Refine motifs on at most so many blocks per motif, where there are more than twice "
+    "those and two million; 0 for all blocks.",
 )
 @click.option(
     "--mini-batch",
