@@ -4,10 +4,9 @@ All in one process, on the same data and number of threads. Before anything is p
 and cKDTree's answers are compared with float64 brute force on a sample of the blocks; faiss
 computes distances in float32 by expansion and is wrong now and then, which is reported.
 
-faiss is timed both ways, through BLAS and without, and its faster one counts. What is slow is
-timed on evenly spaced blocks and scaled to all of them: the peers anywhere, momos from s = 8 on
-(where it pays for its building, and a tree for the blocks being farther apart). Building an index
-counts for all. Every figure is the median of several runs.
+faiss is timed both ways, through BLAS and without, and its faster one counts. The peers are timed
+on evenly spaced blocks where all would take too long, and scaled up. Building an index counts for
+all. Every figure is the median of several runs.
 
     python benches/bench_nearest.py [--quick] [--threads 1 2] [--isa avx2] [--torch] [-o FILE.md]
 """
@@ -108,14 +107,20 @@ def timed(
     return Timing(seconds * 1e9, answers, queries)
 
 
-def momos(blocks: Rows, motifs: Rows, threads: int, isa: str | None, most: int) -> Timing:
-    queries = spaced(blocks, most)
+def momos(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> tuple[Timing, str]:
+    """Timing, and the kernel it ran."""
+    kernels = []
 
-    def search(rows: Rows) -> npt.NDArray[Any]:
-        return _core.nearest_motifs(rows, motifs, threads=threads, isa=isa)
+    def build() -> Callable[[Rows], npt.NDArray[Any]]:
+        largest = float(np.abs(blocks).max())
+        prepared = _core.MotifSearch(
+            motifs, blocks=len(blocks), largest=largest, isa=isa, threads=threads
+        )
+        kernels.append(prepared.kernel)
+        return lambda rows: prepared.nearest(rows, threads=threads)
 
-    search(queries[:1000])
-    return timed(blocks, queries, threads, lambda: search)
+    build()(blocks[:1000])
+    return timed(blocks, blocks, threads, build), kernels[0]
 
 
 def faiss_flat(blocks: Rows, motifs: Rows, threads: int, budget: float) -> Timing:
@@ -190,12 +195,7 @@ def row(size: int, count: int, k: int, threads: int, options: argparse.Namespace
     for kind in "gm":
         blocks = blocks_of(kind, count, size)
         motifs = motifs_of(blocks, k)
-        kernel = _core.search_plan(count, k, size)[0]
-        most = count
-        if size >= 8:
-            pairs = 4e11 if "tree" in kernel else 5e10
-            most = min(count, max(20_000, int(options.budget * pairs / k)))
-        ours = momos(blocks, motifs, threads, options.isa, most)
+        ours, kernel = momos(blocks, motifs, threads, options.isa)
         peers = {
             "faiss": faiss_flat(blocks, motifs, threads, options.budget),
             "tree": ckdtree(blocks, motifs, threads, options.budget),
@@ -226,7 +226,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only the smallest of each size")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="block sizes s")
-    parser.add_argument("--isa", choices=["avx512", "avx2", "portable"])
+    parser.add_argument(
+        "--isa", choices=["avx512-vnni", "avx512", "avx2", "neon-dot", "neon", "portable"]
+    )
     parser.add_argument("--torch", action="store_true", help="also matmul and argmin in torch")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds per run of a peer")
     parser.add_argument(

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from bench_nearest import blocks_of, motifs_of
 from scipy.optimize import least_squares, nnls
 
+from bench_nearest import blocks_of, motifs_of
 from momos_rs import _core
 from momos_rs.errors import InvalidArgumentError
 
@@ -94,7 +94,9 @@ def measure(isa: str, kernel: str, size: int, motifs: int) -> Cell:
 
 def relative_nnls(rows: list[list[float]], values: list[float]) -> list[float]:
     weights = 1 / np.array(values)
-    return [float(each) for each in nnls(np.array(rows) * weights[:, None], np.ones(len(values)))[0]]
+    return [
+        float(each) for each in nnls(np.array(rows) * weights[:, None], np.ones(len(values)))[0]
+    ]
 
 
 def words(kernel: str, size: int) -> int:
@@ -103,7 +105,7 @@ def words(kernel: str, size: int) -> int:
 
 
 def fit_linear(cells: list[Cell]) -> list[float]:
-    """``block + value s + k (pair + product s)`` per block and ``motif + coordinate s`` per motif."""
+    """``block + value s + k (pair + product s)`` a block and ``motif + coordinate s`` a motif."""
     sizes = [words(each.kernel, each.size) for each in cells]
     search = relative_nnls(
         [[1, s, each.motifs, each.motifs * s] for each, s in zip(cells, sizes, strict=True)],

@@ -71,13 +71,13 @@ def test_answers_are_those_of_float64_brute_force(problem: tuple[Array, Array]) 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 8, 16, 33])
-@pytest.mark.parametrize("kernel", ["brute", "group-tree"])
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
+@pytest.mark.parametrize("kernel", ["brute", "narrow", "group-tree", "block-tree"])
+@pytest.mark.parametrize("isa", ["avx512-vnni", "avx512", "avx2", "neon-dot", "neon", "portable"])
 def test_kernels_agree(size: int, kernel: str, isa: str) -> None:
     blocks, motifs = gaussian(700, size, 1), gaussian(300, size, 2)
     blocks[100:300] = np.round(blocks[100:300])
     motifs[50:150] = np.round(motifs[50:150])
-    if kernel == "group-tree" and size > 8:
+    if kernel.endswith("tree") and size > 8:
         with pytest.raises(InvalidArgumentError, match="not made for blocks of"):
             _core.nearest_motifs(blocks, motifs, kernel=kernel)
         return
@@ -180,9 +180,9 @@ def test_the_binding_checks_its_arrays() -> None:
 
 def test_plans_name_kernel_and_instruction_set() -> None:
     assert _core.search_plan(1_000_000, 50_000, 4)[0] == "group-tree"
-    kernel, isa = _core.search_plan(1_000_000, 50_000, 64)
+    kernel, isa = _core.search_plan(1_000_000, 50_000, 4096)
     assert kernel == "brute"
-    assert isa in ("avx512", "avx2", "portable")
+    assert isa in ("avx512-vnni", "avx512", "avx2", "neon-dot", "neon", "portable")
 
 
 def long_search(progress: Any = None) -> Any:

@@ -5,6 +5,7 @@ This is what ``momos pack`` and ``momos unpack`` are thin layers over.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -483,7 +484,8 @@ def _pack(
         else:
             made = Maker(model, members, copies, options, resources, progress).make()
         mosaic = made.mosaic
-    with watch.phase("encode and write"):
+    # Until all is done, a signal leaves no archive.
+    with contextlib.ExitStack() as placing:
         stored = None if made.grid else mosaic
         common: dict[str, Any] = {
             "copies": copies,
@@ -493,23 +495,32 @@ def _pack(
             "resources": resources,
             "progress": progress,
         }
-        if isinstance(target, Path):
-            assert overwrite is not None
-            summary = write_archive(target, model, stored, members, overwrite=overwrite, **common)
-        else:
-            summary = write_sections(target, None, model, stored, members, **common)
-    with watch.phase("measure"):
-        tensors, distortion, energy = _measure(
-            model,
-            mosaic,
-            members,
-            copies,
-            decisions,
-            summary,
-            "grid" if made.grid else "mosaic",
-            team,
-            progress,
-        )
+        with watch.phase("encode and write"):
+            if isinstance(target, Path):
+                assert overwrite is not None
+                summary = write_archive(
+                    target,
+                    model,
+                    stored,
+                    members,
+                    overwrite=overwrite,
+                    placing=placing,
+                    **common,
+                )
+            else:
+                summary = write_sections(target, None, model, stored, members, **common)
+        with watch.phase("measure"):
+            tensors, distortion, energy = _measure(
+                model,
+                mosaic,
+                members,
+                copies,
+                decisions,
+                summary,
+                "grid" if made.grid else "mosaic",
+                team,
+                progress,
+            )
     archive = str(target) if isinstance(target, Path) else None
     report = _report(
         model, archive, options, made, summary, tensors, distortion, energy, copies, watch

@@ -112,6 +112,7 @@ def write_archive(
     overwrite: bool,
     grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
+    placing: contextlib.ExitStack | None = None,
     resources: Resources | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
@@ -130,14 +131,20 @@ def write_archive(
         effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
         resources: What may be used. Of several processes, the first one writes the file.
         progress: Called while work goes on.
+        placing: If given, the file takes its place when this is closed, not before.
 
     Raises:
         OSError: If the file cannot be written.
         InvalidArgumentError: If a name cannot be written.
         CorruptionError: If a reader would refuse the archive because it expands too much.
     """
+
+    def open_file() -> contextlib.AbstractContextManager[IO[bytes]]:
+        file = replacing(path, overwrite=overwrite)
+        return file if placing is None else contextlib.nullcontext(placing.enter_context(file))
+
     return _write(
-        lambda: replacing(path, overwrite=overwrite),
+        open_file,
         path,
         checkpoint,
         mosaic,
