@@ -125,6 +125,19 @@ fn ties_on_a_grid_go_to_the_lowest_index() {
 }
 
 #[test]
+fn blocks_far_beyond_the_motifs_and_far_within() {
+    let mut random = Random::new(30);
+    for size in SIZES {
+        for factor in [1e-6, 1e-3, 50.0, 1e6] {
+            let value = |random: &mut Random| factor * random.normal();
+            let blocks: Vec<f32> = random.values(150 * size, value);
+            let motifs: Vec<f32> = random.values(300 * size, Random::normal);
+            check(&blocks, &motifs, size, "another scale");
+        }
+    }
+}
+
+#[test]
 fn zeros_of_either_sign_and_many_equal_blocks() {
     let mut random = Random::new(4);
     for size in SIZES {

@@ -9,6 +9,8 @@
     reason = "lanes and coordinates index several arrays at once"
 )]
 
+use std::ops::RangeInclusive;
+
 use rayon::prelude::*;
 
 use super::buckets::{self, Group, GroupSearch, load};
@@ -25,14 +27,16 @@ use super::simd::{Isa, LANES, Simd};
 use crate::error::Result;
 use crate::monitor::Monitor;
 
+/// Block sizes this search is compiled for: shorter ones are better off in groups.
+pub const BLOCK_SIZES: RangeInclusive<usize> = 4..=8;
 /// Pairs of coordinates of the longest block.
 const MOST_PAIRS: usize = 4;
 /// Scales at which the integers of a group are kept.
 const KEPT_SCALES: usize = 4;
 /// The integer of zero; all are below twice that, so that eight squares of gaps fit 31 bits.
 const ZERO: i32 = 1 << 13;
-/// Data is scaled so that its largest magnitude is below `2^51`.
-const UNIT_EXPONENT: i32 = 51 - 13;
+/// Range of the exponents of units; data is scaled so that its largest magnitude is below `2^51`.
+const UNIT_EXPONENTS: (i32, i32) = (-60, 51 - 13);
 /// If more motifs than these pass, the most promising is looked at before the others.
 const FEW: u32 = 2;
 
@@ -43,6 +47,7 @@ pub struct Tree<const S: usize> {
     /// Where the boxes of each level begin.
     levels: Vec<usize>,
     boxes: Vec<Boxes>,
+    unit: Unit,
     leaves: NarrowLeaves<S>,
     points: Vec<Point<S>>,
     margin: Margin,
@@ -60,7 +65,7 @@ struct Boxes {
 }
 
 impl Boxes {
-    fn of<const S: usize>(node: &Node<S>) -> Self {
+    fn of<const S: usize>(node: &Node<S>, unit: Unit) -> Self {
         let mut boxes = Self {
             low: [[0; LANES]; MOST_PAIRS],
             high: [[0; LANES]; MOST_PAIRS],
@@ -73,19 +78,42 @@ impl Boxes {
             boxes.used |= 1 << lane;
             for d in 0..S {
                 let shift = 16 * (d % 2);
-                boxes.low[d / 2][lane] |= rounded(node.low[d][lane], f32::floor) << shift;
-                boxes.high[d / 2][lane] |= rounded(node.high[d][lane], f32::ceil) << shift;
+                boxes.low[d / 2][lane] |= unit.rounded(node.low[d][lane], f32::floor) << shift;
+                boxes.high[d / 2][lane] |= unit.rounded(node.high[d][lane], f32::ceil) << shift;
             }
         }
         boxes
     }
 }
 
-/// A value in units, from 0 to `2 * ZERO`. Scaling by a power of two is exact.
-#[inline(always)]
-fn rounded(value: f32, round: impl Fn(f32) -> f32) -> u32 {
-    let units = value * (1.0 / (1u64 << UNIT_EXPONENT) as f32);
-    (round(units) as i32 + ZERO).cast_unsigned()
+/// A power of two of which the largest motif's coordinates are at most `ZERO`.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    value: f32,
+    inverse: f32,
+}
+
+impl Unit {
+    fn of<const S: usize>(points: &[Point<S>]) -> Self {
+        let coordinates = points.iter().flat_map(|point| point.position);
+        let largest = coordinates.fold(0.0f32, |largest, value| largest.max(value.abs()));
+        // The exponent above the value's own, less that of `ZERO`.
+        let exponent = (largest.to_bits() >> 23) as i32 - 127 + 1 - ZERO.ilog2() as i32;
+        let exponent = exponent.clamp(UNIT_EXPONENTS.0, UNIT_EXPONENTS.1);
+        let power = |exponent: i32| f32::from_bits((exponent + 127).cast_unsigned() << 23);
+        Self {
+            value: power(exponent),
+            inverse: power(-exponent),
+        }
+    }
+
+    /// A value in units, from 0 to `2 * ZERO`; scaling by a power of two is exact. Blocks beyond
+    /// the motifs are moved to the border, which only shortens gaps.
+    #[inline(always)]
+    fn rounded(self, value: f32, round: impl Fn(f32) -> f32) -> u32 {
+        let units = round(value * self.inverse).clamp(-ZERO as f32, ZERO as f32);
+        (units as i32 + ZERO).cast_unsigned()
+    }
 }
 
 impl<const S: usize> Tree<S> {
@@ -103,9 +131,15 @@ impl<const S: usize> Tree<S> {
         let mut points = Point::all(motifs, candidates);
         monitor.check()?;
         let tree = KdTree::build(&mut points, LEAF_LEN, monitor)?;
+        let unit = Unit::of(&points);
         Ok(Self {
+            unit,
             levels: tree.levels().to_vec(),
-            boxes: tree.nodes().par_iter().map(Boxes::of).collect(),
+            boxes: tree
+                .nodes()
+                .par_iter()
+                .map(|node| Boxes::of(node, unit))
+                .collect(),
             leaves: NarrowLeaves::new(&points, &tree, isa),
             tree,
             margin: Margin::new(S, motifs.exact_in_f32()),
@@ -194,8 +228,8 @@ impl<V: Simd, const S: usize> Blocks<V, S> {
             let shift = 16 * (d % 2);
             for lane in 0..LANES {
                 let value = group.coordinates[d][lane];
-                up[d / 2][lane] |= rounded(value, f32::ceil) << shift;
-                down[d / 2][lane] |= rounded(value, f32::floor) << shift;
+                up[d / 2][lane] |= tree.unit.rounded(value, f32::ceil) << shift;
+                down[d / 2][lane] |= tree.unit.rounded(value, f32::floor) << shift;
             }
         }
         Self {
@@ -376,8 +410,7 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
         // The true distance of a motif within the limit.
         let within = self.leader.limit() * self.margin.0 + self.margin.1;
         self.radius = within.sqrt() * ROUNDING;
-        let unit = (1u64 << UNIT_EXPONENT) as f32;
-        let gaps = self.radius * (ROUNDING / unit);
+        let gaps = self.radius * ROUNDING / self.tree.unit.value;
         // More than all gaps together where it does not fit.
         self.most_gap = (gaps * gaps * ROUNDING + 1.0) as i32;
     }

@@ -1,7 +1,7 @@
 //! Which kernel is expected to be fastest.
 
 use super::simd::Isa;
-use super::{cost_table, group_tree, narrow};
+use super::{block_tree, cost_table, group_tree, narrow};
 
 /// A way to search. All give the same answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub enum Kernel {
     Narrow,
     /// Sixteen neighbouring blocks walk a k-d tree together; blocks of up to 8 values.
     GroupTree,
-    /// Every block walks a k-d tree on its own, in integers; blocks of up to 8 values.
+    /// Every block walks a k-d tree on its own, in integers; blocks of 4 to 8 values.
     BlockTree,
 }
 
@@ -37,7 +37,8 @@ impl Kernel {
         match self {
             Self::Brute => true,
             Self::Narrow => block_size <= narrow::MAX_BLOCK_SIZE,
-            Self::GroupTree | Self::BlockTree => block_size <= group_tree::MAX_BLOCK_SIZE,
+            Self::GroupTree => block_size <= group_tree::MAX_BLOCK_SIZE,
+            Self::BlockTree => block_tree::BLOCK_SIZES.contains(&block_size),
         }
     }
 
@@ -51,15 +52,16 @@ impl Kernel {
             Isa::Avx2 | Isa::NeonDot => &cost_table::AVX2,
             Isa::Neon | Isa::Portable => &cost_table::PORTABLE,
         };
-        let walk = |walks: &[Walk; group_tree::MAX_BLOCK_SIZE]| {
-            walks[block_size.clamp(1, walks.len()) - 1].cost(m, k)
+        let walk = |walks: &[Walk], shortest: usize| {
+            let place = block_size.saturating_sub(shortest).min(walks.len() - 1);
+            walks[place].cost(m, k)
         };
         match self {
             Self::Brute => costs.brute.cost(m, k, block_size),
             // Whole words of four values.
             Self::Narrow => costs.narrow.cost(m, k, block_size.next_multiple_of(4)),
-            Self::GroupTree => walk(&costs.group_tree),
-            Self::BlockTree => walk(&costs.block_tree),
+            Self::GroupTree => walk(&costs.group_tree, 1),
+            Self::BlockTree => walk(&costs.block_tree, *block_tree::BLOCK_SIZES.start()),
         }
     }
 }
@@ -70,9 +72,9 @@ impl Kernel {
 pub struct Costs {
     pub brute: Linear,
     pub narrow: Linear,
-    /// By block size, from 1 on.
+    /// By block size.
     pub group_tree: [Walk; group_tree::MAX_BLOCK_SIZE],
-    pub block_tree: [Walk; group_tree::MAX_BLOCK_SIZE],
+    pub block_tree: [Walk; 5],
 }
 
 /// Every block is compared with every motif.
