@@ -114,7 +114,7 @@ impl Clusters {
         }
     }
 
-    /// As [`gather`](Self::gather), for blocks of `S` values or, if that is 0, of any size.
+    /// As [`add`](Self::add), for blocks of `S` values or, if that is 0, of any size.
     fn gather_sized<T: Element, const S: usize>(
         &mut self,
         blocks: &[T],

@@ -41,8 +41,8 @@ pub const AVX512_VNNI: Costs = Costs {
         },
         Walk {
             block: 20.0,
-            factor: 9.01,
-            power: 0.307,
+            factor: 30.0,
+            power: 0.15,
             motif: 14.0,
         },
         Walk {
@@ -73,25 +73,25 @@ pub const AVX512_VNNI: Costs = Costs {
     block_tree: [
         Walk {
             block: 20.0,
-            factor: 54.0,
-            power: 0.16,
+            factor: 43.2,
+            power: 0.18,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 41.6,
-            power: 0.22,
+            factor: 58.5,
+            power: 0.2,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 63.2,
-            power: 0.22,
+            factor: 70.8,
+            power: 0.21,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 97.9,
+            factor: 106.0,
             power: 0.22,
             motif: 14.0,
         },
@@ -142,8 +142,8 @@ pub const AVX512: Costs = Costs {
         },
         Walk {
             block: 20.0,
-            factor: 9.01,
-            power: 0.307,
+            factor: 30.0,
+            power: 0.15,
             motif: 14.0,
         },
         Walk {
@@ -174,25 +174,25 @@ pub const AVX512: Costs = Costs {
     block_tree: [
         Walk {
             block: 20.0,
-            factor: 59.4,
-            power: 0.16,
+            factor: 47.6,
+            power: 0.18,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 45.7,
-            power: 0.22,
+            factor: 64.4,
+            power: 0.2,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 69.5,
-            power: 0.22,
+            factor: 77.8,
+            power: 0.21,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 108.0,
+            factor: 116.0,
             power: 0.22,
             motif: 14.0,
         },
@@ -243,8 +243,8 @@ pub const AVX2: Costs = Costs {
         },
         Walk {
             block: 20.0,
-            factor: 11.2,
-            power: 0.307,
+            factor: 37.2,
+            power: 0.15,
             motif: 14.0,
         },
         Walk {
@@ -275,25 +275,25 @@ pub const AVX2: Costs = Costs {
     block_tree: [
         Walk {
             block: 20.0,
-            factor: 91.8,
-            power: 0.16,
+            factor: 73.5,
+            power: 0.18,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 70.7,
-            power: 0.22,
+            factor: 99.5,
+            power: 0.2,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 107.0,
-            power: 0.22,
+            factor: 120.0,
+            power: 0.21,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 166.0,
+            factor: 180.0,
             power: 0.22,
             motif: 14.0,
         },
@@ -344,8 +344,8 @@ pub const PORTABLE: Costs = Costs {
         },
         Walk {
             block: 20.0,
-            factor: 23.4,
-            power: 0.307,
+            factor: 78.0,
+            power: 0.15,
             motif: 14.0,
         },
         Walk {
@@ -376,25 +376,25 @@ pub const PORTABLE: Costs = Costs {
     block_tree: [
         Walk {
             block: 20.0,
-            factor: 216.0,
-            power: 0.16,
+            factor: 173.0,
+            power: 0.18,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 166.0,
-            power: 0.22,
+            factor: 234.0,
+            power: 0.2,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 253.0,
-            power: 0.22,
+            factor: 283.0,
+            power: 0.21,
             motif: 14.0,
         },
         Walk {
             block: 20.0,
-            factor: 391.0,
+            factor: 423.0,
             power: 0.22,
             motif: 14.0,
         },
