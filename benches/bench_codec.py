@@ -33,6 +33,7 @@ from momos_rs.archive.writer import write_sections
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.making import Maker
 from momos_rs.mosaic import mosaic_bound
+from momos_rs.resources import Resources
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "k-means, s=4, c=.05": {"capacity": 0.05, "iterations": 2},
@@ -86,24 +87,25 @@ def mosaic_bytes(model: Checkpoint) -> npt.NDArray[np.uint8]:
 
 def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Iterator[list[str]]:
     source = checkpoint.read(path)
-    copies = packing.find_copies(source)
+    one_thread = Resources(threads=1)
+    copies = packing.find_copies(source, one_thread.team)
     best_rival = 0
     for precision in PRECISIONS:
         chosen = packing.PackOptions(motif_dtype=precision, threads=1, **options)
-        _, members = packing._select(source, chosen, copies, chosen.block_size)
-        found = packing._find_exact(source, members, chosen, copies, None)
+        _, members = packing._select(source, chosen, copies, chosen.block_size, one_thread.team)
+        found = packing._find_exact(source, members, chosen, copies, one_thread, None)
         if found is not None:
             mosaic, _, members = found
         else:
-            made = Maker(source, members, copies, chosen).make()
+            made = Maker(source, members, copies, chosen, one_thread).make()
             assert made.mosaic is not None
             mosaic = made.mosaic
         reference: list[npt.NDArray[np.uint8]] = []
         for effort in defaults.EFFORTS:
             file = io.BytesIO()
-            write = partial(write_sections, file, None, source, mosaic, members)
+            write = partial(write_sections, lambda: file, None, source, mosaic, members)
             encode_seconds, summary = timed(
-                partial(write, copies=copies, settings={}, effort=effort, threads=1)
+                partial(write, copies=copies, settings={}, effort=effort, resources=one_thread)
             )
             with open_archive(file.getvalue()) as archive:
                 decode_seconds, decoded = timed(partial(read_all, archive.checkpoint()))

@@ -392,7 +392,7 @@ class Maker:
         """What the archive takes, which is made and thrown away."""
         target: Any = _Discard()
         return write_sections(
-            target,
+            lambda: target,
             None,
             self.model,
             None if made.grid else made.mosaic,

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import _core, checkpoint, defaults
 from .allocator import give_back_freed_memory
-from .archive import PIECES_DECODED, ArchiveSummary, open_archive, write_archive
+from .archive import PIECES_DECODED, ArchiveSummary, open_archive
 from .archive.writer import write_sections
 from .checkpoint import Base, Checkpoint
 from .checkpoint.writing import bytes_in_another_order, check_suffix
@@ -27,7 +27,7 @@ from .dials import Dials
 from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .exactness import find_exact_mosaic
-from .files import check_target
+from .files import check_target, replacing
 from .lloyd import Training
 from .making import Made, Maker
 from .memory import share_out
@@ -486,29 +486,27 @@ def _pack(
         mosaic = made.mosaic
     # Until all is done, a signal leaves no archive.
     with contextlib.ExitStack() as placing:
-        stored = None if made.grid else mosaic
-        common: dict[str, Any] = {
-            "copies": copies,
-            "settings": {**made.settings, "effort": options.effort},
-            "grid": made.grid,
-            "effort": options.effort,
-            "resources": resources,
-            "progress": progress,
-        }
+
+        def open_target() -> IO[bytes]:
+            if not isinstance(target, Path):
+                return target
+            assert overwrite is not None
+            return placing.enter_context(replacing(target, overwrite=overwrite))
+
         with watch.phase("encode and write"):
-            if isinstance(target, Path):
-                assert overwrite is not None
-                summary = write_archive(
-                    target,
-                    model,
-                    stored,
-                    members,
-                    overwrite=overwrite,
-                    placing=placing,
-                    **common,
-                )
-            else:
-                summary = write_sections(target, None, model, stored, members, **common)
+            summary = write_sections(
+                open_target,
+                target if isinstance(target, Path) else None,
+                model,
+                None if made.grid else mosaic,
+                members,
+                copies=copies,
+                settings={**made.settings, "effort": options.effort},
+                grid=made.grid,
+                effort=options.effort,
+                resources=resources,
+                progress=progress,
+            )
         with watch.phase("measure"):
             tensors, distortion, energy = _measure(
                 model,

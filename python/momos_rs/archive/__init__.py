@@ -5,6 +5,6 @@
 
 from .parts import PIECES_DECODED
 from .reader import Archive, open_archive
-from .writer import ArchiveSummary, write_archive
+from .writer import ArchiveSummary
 
-__all__ = ["PIECES_DECODED", "Archive", "ArchiveSummary", "open_archive", "write_archive"]
+__all__ = ["PIECES_DECODED", "Archive", "ArchiveSummary", "open_archive"]

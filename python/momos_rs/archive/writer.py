@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +15,6 @@ from .. import _core, defaults
 from ..ahead import map_ahead
 from ..checkpoint.model import Base, Checkpoint
 from ..dtypes import dtype
-from ..files import replacing
 from ..limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
 from ..mosaic import Mosaic, own_bases
 from ..resources import Resources, release
@@ -53,7 +50,6 @@ __all__ = [
     "GridSections",
     "section_digest",
     "summarise",
-    "write_archive",
     "write_sections",
 ]
 
@@ -101,107 +97,42 @@ class GridSections:
     record: GridRecord
 
 
-def write_archive(
-    path: Path,
+def write_sections(
+    open_target: Callable[[], IO[bytes]],
+    path: Path | None,
     checkpoint: Checkpoint,
     mosaic: Mosaic | None,
     members: Sequence[int],
     *,
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
-    overwrite: bool,
     grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
-    placing: contextlib.ExitStack | None = None,
     resources: Resources | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> ArchiveSummary:
     """Writes a checkpoint and the mosaic of some of its bases as an archive.
 
     Args:
-        path: The file to write; it appears complete or not at all.
+        open_target: Opens the file once the sections are made; called by the first process only.
+        path: Where the file will be: sections wait beside it, and messages name it. None if it is
+            in memory.
         checkpoint: All tensors.
         mosaic: The mosaic, None if there is none; of several processes, each has that of its share
             of the members, by :func:`~momos_rs.mosaic.own_bases`.
         members: Bases that the mosaic represents, in the order of its tensors.
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
-        overwrite: Whether an existing file may be replaced.
         grid: The bases that lie on grids.
         effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
         resources: What may be used. Of several processes, the first one writes the file.
         progress: Called while work goes on.
-        placing: If given, the file takes its place when this is closed, not before.
 
     Raises:
         OSError: If the file cannot be written.
         InvalidArgumentError: If a name cannot be written.
         CorruptionError: If a reader would refuse the archive because it expands too much.
     """
-
-    def open_file() -> contextlib.AbstractContextManager[IO[bytes]]:
-        file = replacing(path, overwrite=overwrite)
-        return file if placing is None else contextlib.nullcontext(placing.enter_context(file))
-
-    return _write(
-        open_file,
-        path,
-        checkpoint,
-        mosaic,
-        members,
-        copies=copies,
-        settings=settings,
-        grid=grid,
-        effort=effort,
-        resources=resources,
-        progress=progress,
-    )
-
-
-def write_sections(
-    target: IO[bytes],
-    path: Path | None,
-    checkpoint: Checkpoint,
-    mosaic: Mosaic | None,
-    members: Sequence[int],
-    *,
-    copies: Mapping[int, int],
-    settings: Mapping[str, Any],
-    grid: GridSections | None = None,
-    effort: defaults.Effort = defaults.EFFORT,
-    resources: Resources | None = None,
-    progress: Callable[[str, int, int], object] | None = None,
-) -> ArchiveSummary:
-    """Writes an archive into an open file; arguments as for :func:`write_archive`."""
-    return _write(
-        lambda: contextlib.nullcontext(target),
-        path,
-        checkpoint,
-        mosaic,
-        members,
-        copies=copies,
-        settings=settings,
-        grid=grid,
-        effort=effort,
-        resources=resources,
-        progress=progress,
-    )
-
-
-def _write(
-    open_target: Callable[[], AbstractContextManager[IO[bytes]]],
-    path: Path | None,
-    checkpoint: Checkpoint,
-    mosaic: Mosaic | None,
-    members: Sequence[int],
-    *,
-    copies: Mapping[int, int],
-    settings: Mapping[str, Any],
-    grid: GridSections | None,
-    effort: defaults.Effort,
-    resources: Resources | None,
-    progress: Callable[[str, int, int], object] | None,
-) -> ArchiveSummary:
     resources = resources or Resources()
     report = progress or (lambda _phase, _done, _total: None)
     team = resources.team
@@ -248,7 +179,7 @@ def _write(
 
 
 def _finish(
-    open_target: Callable[[], AbstractContextManager[IO[bytes]]],
+    open_target: Callable[[], IO[bytes]],
     path: Path | None,
     document: Document,
     spool: Spool,
@@ -265,9 +196,9 @@ def _finish(
         file_size=len(head) + sum(spool.sizes.values()),
         max_bytes=None,
     )
-    with open_target() as target:
-        target.write(head)
-        spool.copy_to(target)
+    target = open_target()
+    target.write(head)
+    spool.copy_to(target)
     return summarise(document, sections, len(head) - len(encoded))
 
 
