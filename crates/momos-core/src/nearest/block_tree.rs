@@ -13,16 +13,15 @@ use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 
-use super::buckets::{self, Group, GroupSearch, load};
+use super::buckets::{Group, GroupSearch, load};
 use super::element::Element;
 use super::kdtree::{KdTree, MAX_NODE_LEVELS, Node, Point};
 use super::leader::{ExactDistance, Leader, Rivals};
 use super::margin::Margin;
 use super::narrow_leaves::{
-    Integers, LEAF_LEN, MOST_VECTORS, NarrowLeaves, ROUNDING, largest_of, reaching,
+    Integers, LEAF_LEN, MOST_VECTORS, NarrowLeaves, ROUNDING, largest_of, power_of_two, reaching,
 };
-use super::problem::{MotifSet, Problem};
-use super::search::Search;
+use super::problem::MotifSet;
 use super::simd::{Isa, LANES, Simd};
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -44,8 +43,7 @@ const FEW: u32 = 2;
 #[derive(Debug)]
 pub struct Tree<const S: usize> {
     tree: KdTree<S>,
-    /// Where the boxes of each level begin.
-    levels: Vec<usize>,
+    /// Of each node, in the order of the tree's nodes.
     boxes: Vec<Boxes>,
     unit: Unit,
     leaves: NarrowLeaves<S>,
@@ -100,10 +98,9 @@ impl Unit {
         // The exponent above the value's own, less that of `ZERO`.
         let exponent = (largest.to_bits() >> 23) as i32 - 127 + 1 - ZERO.ilog2() as i32;
         let exponent = exponent.clamp(UNIT_EXPONENTS.0, UNIT_EXPONENTS.1);
-        let power = |exponent: i32| f32::from_bits((exponent + 127).cast_unsigned() << 23);
         Self {
-            value: power(exponent),
-            inverse: power(-exponent),
+            value: power_of_two(exponent),
+            inverse: power_of_two(-exponent),
         }
     }
 
@@ -134,7 +131,6 @@ impl<const S: usize> Tree<S> {
         let unit = Unit::of(&points);
         Ok(Self {
             unit,
-            levels: tree.levels().to_vec(),
             boxes: tree
                 .nodes()
                 .par_iter()
@@ -146,18 +142,6 @@ impl<const S: usize> Tree<S> {
             largest_norm: Point::largest_norm(&points),
             points,
         })
-    }
-}
-
-impl<T: Element, const S: usize> Search<T> for Tree<S> {
-    fn search(
-        &self,
-        problem: &Problem<'_, T>,
-        isa: Isa,
-        monitor: &Monitor,
-        nearest: &mut [u32],
-    ) -> Result<()> {
-        buckets::search(problem, self, isa, monitor, nearest)
     }
 }
 
@@ -273,7 +257,7 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
     #[inline(always)]
     fn all_leaves(&mut self, blocks: &mut Blocks<V, S>, home: usize, rivals: &mut Rivals) {
         self.leaf(blocks, home, rivals);
-        let last_level = match self.tree.levels.len() {
+        let last_level = match self.tree.tree.node_levels() {
             0 => return,
             levels => levels - 1,
         };
@@ -313,7 +297,7 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
     #[inline(always)]
     fn near_children(&self, blocks: &Blocks<V, S>, level: usize, place: usize) -> u32 {
         let simd = self.simd;
-        let boxes = &self.tree.boxes[self.tree.levels[level] + place];
+        let boxes = &self.tree.boxes[self.tree.tree.node_index(level, place)];
         let mut sum = simd.splat_words(0);
         for pair in 0..S.div_ceil(2) {
             sum = simd.add_squared_gaps(

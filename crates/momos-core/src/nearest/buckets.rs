@@ -16,6 +16,7 @@ use super::element::Element;
 use super::kdtree::{COORDINATE_BITS, KdTree};
 use super::leader::{ExactDistance, Rivals};
 use super::problem::Problem;
+use super::search::Search;
 use super::simd::{Isa, LANES, Simd, Work, dispatch};
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -103,21 +104,23 @@ impl<const S: usize> Group<'_, S> {
     }
 }
 
-/// Finds the nearest motif of every block.
-///
-/// # Errors
-/// `Interrupted`, if cancelled.
-pub fn search<T: Element, G: GroupSearch<S>, const S: usize>(
-    problem: &Problem<'_, T>,
-    search: &G,
-    isa: Isa,
-    monitor: &Monitor,
-    nearest: &mut [u32],
-) -> Result<()> {
-    for (batch, nearest) in nearest.chunks_mut(BATCH_LEN).enumerate() {
-        search_batch(problem, search, batch * BATCH_LEN, isa, monitor, nearest)?;
+/// A search of blocks that are sorted into groups.
+#[derive(Debug)]
+pub struct Sorted<G, const S: usize>(pub G);
+
+impl<T: Element, G: GroupSearch<S>, const S: usize> Search<T> for Sorted<G, S> {
+    fn search(
+        &self,
+        problem: &Problem<'_, T>,
+        isa: Isa,
+        monitor: &Monitor,
+        nearest: &mut [u32],
+    ) -> Result<()> {
+        for (batch, nearest) in nearest.chunks_mut(BATCH_LEN).enumerate() {
+            search_batch(problem, &self.0, batch * BATCH_LEN, isa, monitor, nearest)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn search_batch<T: Element, G: GroupSearch<S>, const S: usize>(

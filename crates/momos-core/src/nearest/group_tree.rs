@@ -7,14 +7,13 @@
     reason = "lanes and coordinates index several arrays at once"
 )]
 
-use super::buckets::{self, Group, GroupSearch, load};
+use super::buckets::{Group, GroupSearch, load};
 use super::element::Element;
 use super::kdtree::{COORDINATE_BITS, KdTree, MAX_NODE_LEVELS, Node, Point};
 use super::leader::{ExactDistance, Leaders, Rivals};
 use super::margin::Margin;
-use super::problem::{MotifSet, Problem};
-use super::search::Search;
-use super::simd::{Isa, LANES, Simd};
+use super::problem::MotifSet;
+use super::simd::{LANES, Simd};
 use crate::error::Result;
 use crate::monitor::Monitor;
 
@@ -87,18 +86,6 @@ impl<const S: usize> Tree<S> {
             margin: Margin::new(S, motifs.exact_in_f32()),
             largest_norm: Point::largest_norm(&points),
         })
-    }
-}
-
-impl<T: Element, const S: usize> Search<T> for Tree<S> {
-    fn search(
-        &self,
-        problem: &Problem<'_, T>,
-        isa: Isa,
-        monitor: &Monitor,
-        nearest: &mut [u32],
-    ) -> Result<()> {
-        buckets::search(problem, self, isa, monitor, nearest)
     }
 }
 

@@ -180,20 +180,21 @@ impl<const S: usize> KdTree<S> {
         self.levels.len()
     }
 
-    /// Index of the first node of each level, root first; empty if there is one leaf.
-    pub fn levels(&self) -> &[usize] {
-        &self.levels
-    }
-
     /// All nodes, level by level.
     pub fn nodes(&self) -> &[Node<S>] {
         &self.nodes
     }
 
+    /// Index among all nodes of one by level and place within it.
+    #[inline(always)]
+    pub fn node_index(&self, level: usize, place: usize) -> usize {
+        self.levels[level] + place
+    }
+
     /// A node by level and place within it; the children of place `p` are at `16 p` and on.
     #[inline(always)]
     pub fn node(&self, level: usize, place: usize) -> &Node<S> {
-        &self.nodes[self.levels[level] + place]
+        &self.nodes[self.node_index(level, place)]
     }
 }
 

@@ -132,7 +132,9 @@ fn block_share<V: Simd>() -> f32 {
     128.0 / (V::LARGEST_BYTE + 1) as f32
 }
 
-fn power_of_two(exponent: i32) -> f32 {
+/// `2^exponent` for the exponents of normal numbers.
+#[inline(always)]
+pub fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127).cast_unsigned()) << 23)
 }
 

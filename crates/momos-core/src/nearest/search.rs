@@ -5,6 +5,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
+use super::buckets::Sorted;
 use super::cost::{self, Kernel, Plan};
 use super::element::Element;
 use super::problem::{MotifSet, Problem};
@@ -310,38 +311,26 @@ fn prepare<T: Element>(
     isa: Isa,
     monitor: &Monitor,
 ) -> Result<Box<dyn Search<T>>> {
-    fn group_tree<T: Element, const S: usize>(
-        motifs: &MotifSet<'_, T>,
-        candidates: &[u32],
-        _isa: Isa,
-        monitor: &Monitor,
-    ) -> Result<Box<dyn Search<T>>> {
-        let tree = group_tree::Tree::<S>::build(motifs, candidates, monitor)?;
-        Ok(Box::new(tree))
-    }
-    fn block_tree<T: Element, const S: usize>(
-        motifs: &MotifSet<'_, T>,
-        candidates: &[u32],
-        isa: Isa,
-        monitor: &Monitor,
-    ) -> Result<Box<dyn Search<T>>> {
-        let tree = block_tree::Tree::<S>::build(motifs, candidates, isa, monitor)?;
-        Ok(Box::new(tree))
+    macro_rules! tree {
+        ($tree:ident, $size:literal $(, $isa:expr)?) => {{
+            let tree = $tree::Tree::<$size>::build(motifs, candidates $(, $isa)?, monitor)?;
+            Ok(Box::new(Sorted(tree)))
+        }};
     }
     match (kernel, motifs.block_size()) {
-        (Kernel::GroupTree, 1) => group_tree::<T, 1>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 2) => group_tree::<T, 2>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 3) => group_tree::<T, 3>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 4) => group_tree::<T, 4>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 5) => group_tree::<T, 5>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 6) => group_tree::<T, 6>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 7) => group_tree::<T, 7>(motifs, candidates, isa, monitor),
-        (Kernel::GroupTree, 8) => group_tree::<T, 8>(motifs, candidates, isa, monitor),
-        (Kernel::BlockTree, 4) => block_tree::<T, 4>(motifs, candidates, isa, monitor),
-        (Kernel::BlockTree, 5) => block_tree::<T, 5>(motifs, candidates, isa, monitor),
-        (Kernel::BlockTree, 6) => block_tree::<T, 6>(motifs, candidates, isa, monitor),
-        (Kernel::BlockTree, 7) => block_tree::<T, 7>(motifs, candidates, isa, monitor),
-        (Kernel::BlockTree, 8) => block_tree::<T, 8>(motifs, candidates, isa, monitor),
+        (Kernel::GroupTree, 1) => tree!(group_tree, 1),
+        (Kernel::GroupTree, 2) => tree!(group_tree, 2),
+        (Kernel::GroupTree, 3) => tree!(group_tree, 3),
+        (Kernel::GroupTree, 4) => tree!(group_tree, 4),
+        (Kernel::GroupTree, 5) => tree!(group_tree, 5),
+        (Kernel::GroupTree, 6) => tree!(group_tree, 6),
+        (Kernel::GroupTree, 7) => tree!(group_tree, 7),
+        (Kernel::GroupTree, 8) => tree!(group_tree, 8),
+        (Kernel::BlockTree, 4) => tree!(block_tree, 4, isa),
+        (Kernel::BlockTree, 5) => tree!(block_tree, 5, isa),
+        (Kernel::BlockTree, 6) => tree!(block_tree, 6, isa),
+        (Kernel::BlockTree, 7) => tree!(block_tree, 7, isa),
+        (Kernel::BlockTree, 8) => tree!(block_tree, 8, isa),
         (Kernel::Narrow, _) => Ok(Box::new(narrow::Motifs::pack(motifs, candidates))),
         _ => Ok(Box::new(brute::Motifs::pack(motifs, candidates))),
     }
