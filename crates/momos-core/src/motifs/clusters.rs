@@ -3,24 +3,31 @@
 //! Every sum is taken in float64 in the order of the blocks, so that it does not depend on how the
 //! work is divided.
 
+use std::ops::RangeInclusive;
+
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
 use crate::monitor::Monitor;
 use crate::nearest::Element;
+use crate::nearest::simd::{Isa, Simd, Work, dispatch};
 
-/// Bytes of sums that stay in a second-level cache.
-const CACHED_BYTES: usize = 1 << 19;
-/// Bytes of sums that stay in a first-level cache, roughly.
-const BUCKET_BYTES: usize = 1 << 16;
+/// Bytes of sums that one thread adds to in any order faster than it could sort the blocks.
+const CACHED_BYTES: usize = 1 << 22;
+/// Bytes of sums that stay in a second-level cache beside the blocks that are added to them.
+const BUCKET_BYTES: usize = 1 << 18;
+/// Buckets that every thread has at the least, if there are as many motifs.
+const BUCKETS_PER_THREAD: usize = 8;
 /// Longest blocks that are copied to where their sums are; beyond, the search takes so long that
 /// nothing is gained.
 const MAX_COPIED_BLOCK_SIZE: usize = 16;
 /// Blocks sorted at a time by one thread; the copy stays in cache.
 const CHUNK_LEN: usize = 1 << 15;
-/// Blocks sorted at a time by all threads; bounds the memory for the copy.
-const BATCH_LEN: usize = 1 << 20;
+/// Fewest and most blocks sorted at a time by all threads; the copy takes memory.
+const BATCH_LENS: RangeInclusive<usize> = 1 << 20..=1 << 23;
+/// Blocks per motif sorted at a time, so that sums that are fetched from memory are used.
+const BATCH_BLOCKS_PER_MOTIF: usize = 8;
 
 /// Sums over the blocks of each motif.
 ///
@@ -101,7 +108,11 @@ impl Clusters {
                 motifs.len()
             )));
         }
-        if let Some(index) = indices.par_iter().find_any(|&&index| index as usize >= k) {
+        let largest = indices
+            .par_chunks(CHUNK_LEN)
+            .map(|indices| indices.iter().copied().fold(0, u32::max))
+            .max();
+        if let Some(index) = largest.filter(|&index| index as usize >= k) {
             return Err(Error::invalid_argument(format!(
                 "the index {index} is none of {k} motifs"
             )));
@@ -122,14 +133,19 @@ impl Clusters {
         indices: &[u32],
         monitor: &Monitor,
     ) -> Result<()> {
-        let small = self.rows.len() * size_of::<f64>() <= CACHED_BYTES;
-        let batches = blocks.chunks(BATCH_LEN * self.block_size);
-        for (blocks, indices) in batches.zip(indices.chunks(BATCH_LEN)) {
+        let alone = rayon::current_num_threads() == 1;
+        let in_place = alone && self.rows.len() * size_of::<f64>() <= CACHED_BYTES
+            || self.block_size > MAX_COPIED_BLOCK_SIZE;
+        let wanted = BATCH_BLOCKS_PER_MOTIF * self.motif_count();
+        let batch_len = wanted.clamp(*BATCH_LENS.start(), *BATCH_LENS.end());
+        let batches = blocks.chunks(batch_len * self.block_size);
+        let mut chunks = Vec::new();
+        for (blocks, indices) in batches.zip(indices.chunks(batch_len)) {
             monitor.check()?;
-            if small || self.block_size > MAX_COPIED_BLOCK_SIZE {
+            if in_place {
                 self.gather_in_place::<T, S>(blocks, motifs, indices);
             } else {
-                self.gather_sorted::<T, S>(blocks, motifs, indices);
+                self.gather_sorted::<T, S>(blocks, motifs, indices, &mut chunks);
             }
         }
         Ok(())
@@ -158,45 +174,50 @@ impl Clusters {
                 let place = (index as usize).wrapping_sub(first);
                 if place < count {
                     let motif = &motifs[index as usize * size..][..size];
-                    add_block(&mut rows[place * row_len..][..row_len], block, motif, scale);
+                    let row = &mut rows[place * row_len..][..row_len];
+                    add_block::<T, S>(row, block, motif, scale);
                 }
             }
         });
     }
 
     /// Blocks are first sorted, keeping their order, into buckets of motifs whose sums fit the
-    /// cache.
+    /// cache. `chunks` is where, and may be used again for the next blocks.
     fn gather_sorted<T: Element, const S: usize>(
         &mut self,
         blocks: &[T],
         motifs: &[T],
         indices: &[u32],
+        chunks: &mut Vec<Chunk<T>>,
     ) {
         let (block_size, scale) = (self.block_size, self.scale);
         let row_len = block_size + 2;
-        let shift = (BUCKET_BYTES / (row_len * size_of::<f64>())).ilog2();
-        let bucket_count = (motifs.len() / block_size).div_ceil(1 << shift);
-        let chunks: Vec<Chunk<T>> = blocks
-            .par_chunks(CHUNK_LEN * block_size)
+        let motif_count = motifs.len() / block_size;
+        let cached = BUCKET_BYTES / (row_len * size_of::<f64>());
+        let shared = motif_count / (BUCKETS_PER_THREAD * rayon::current_num_threads());
+        let shift = cached.min(shared).max(1).ilog2();
+        let bucket_count = motif_count.div_ceil(1 << shift);
+        chunks.resize_with(indices.len().div_ceil(CHUNK_LEN), Chunk::default);
+        chunks
+            .par_iter_mut()
+            .zip(blocks.par_chunks(CHUNK_LEN * block_size))
             .zip(indices.par_chunks(CHUNK_LEN))
-            .map(|(blocks, indices)| {
-                Chunk::sorted(blocks, known::<S>(block_size), indices, shift, bucket_count)
-            })
-            .collect();
+            .for_each(|((chunk, blocks), indices)| {
+                chunk.sort(blocks, known::<S>(block_size), indices, shift, bucket_count);
+            });
+        let isa = Isa::best();
         let buckets = self.rows.par_chunks_mut(row_len << shift).enumerate();
         buckets.for_each(|(bucket, rows)| {
-            let size = known::<S>(block_size);
-            let row_len = size + 2;
-            let first = bucket << shift;
-            for chunk in &chunks {
-                let range = chunk.starts[bucket]..chunk.starts[bucket + 1];
-                let blocks = chunk.blocks[range.start * size..range.end * size].chunks_exact(size);
-                for (block, &index) in blocks.zip(&chunk.indices[range]) {
-                    let motif = &motifs[index as usize * size..][..size];
-                    let row = &mut rows[(index as usize - first) * row_len..][..row_len];
-                    add_block(row, block, motif, scale);
-                }
-            }
+            let sums = BucketSums::<T, S> {
+                chunks,
+                motifs: &motifs[(bucket << shift) * block_size..],
+                block_size,
+                scale,
+                bucket,
+                first: bucket << shift,
+                rows,
+            };
+            dispatch(isa, sums);
         });
     }
 
@@ -237,36 +258,79 @@ impl Clusters {
 }
 
 /// Consecutive blocks, sorted by bucket.
+#[derive(Default)]
 struct Chunk<T> {
     blocks: Vec<T>,
     indices: Vec<u32>,
     /// Where each bucket begins, and the end.
     starts: Vec<usize>,
+    /// Where the next block of each bucket goes, while they are sorted.
+    next: Vec<usize>,
 }
 
 impl<T: Element> Chunk<T> {
+    /// Replaces what it holds.
     #[inline(always)]
-    fn sorted(blocks: &[T], size: usize, indices: &[u32], shift: u32, bucket_count: usize) -> Self {
-        let mut starts = vec![0; bucket_count + 1];
+    fn sort(
+        &mut self,
+        blocks: &[T],
+        size: usize,
+        indices: &[u32],
+        shift: u32,
+        bucket_count: usize,
+    ) {
+        self.starts.clear();
+        self.starts.resize(bucket_count + 1, 0);
         for &index in indices {
-            starts[(index as usize >> shift) + 1] += 1;
+            self.starts[(index as usize >> shift) + 1] += 1;
         }
         for bucket in 0..bucket_count {
-            starts[bucket + 1] += starts[bucket];
+            self.starts[bucket + 1] += self.starts[bucket];
         }
-        let mut next = starts.clone();
-        let mut sorted = Self {
-            blocks: vec![T::default(); blocks.len()],
-            indices: vec![0; indices.len()],
-            starts,
-        };
+        self.next.clone_from(&self.starts);
+        self.blocks.resize(blocks.len(), T::default());
+        self.indices.resize(indices.len(), 0);
+        let next = self.next.as_mut_slice();
+        let (sorted, sorted_indices) = (self.blocks.as_mut_slice(), self.indices.as_mut_slice());
         for (block, &index) in blocks.chunks_exact(size).zip(indices) {
-            let place = &mut next[index as usize >> shift];
-            sorted.blocks[*place * size..][..size].copy_from_slice(block);
-            sorted.indices[*place] = index;
-            *place += 1;
+            let place = next[index as usize >> shift];
+            next[index as usize >> shift] = place + 1;
+            sorted[place * size..][..size].copy_from_slice(block);
+            sorted_indices[place] = index;
         }
-        sorted
+    }
+}
+
+/// Adds the blocks of one bucket to the sums of its motifs.
+struct BucketSums<'a, T, const S: usize> {
+    chunks: &'a [Chunk<T>],
+    /// Motifs from the first of the bucket on.
+    motifs: &'a [T],
+    block_size: usize,
+    scale: f64,
+    bucket: usize,
+    /// The bucket's first motif.
+    first: usize,
+    rows: &'a mut [f64],
+}
+
+impl<T: Element, const S: usize> Work for BucketSums<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Simd>(self, _: V) {
+        let size = known::<S>(self.block_size);
+        let row_len = size + 2;
+        for chunk in self.chunks {
+            let range = chunk.starts[self.bucket]..chunk.starts[self.bucket + 1];
+            let blocks = chunk.blocks[range.start * size..range.end * size].chunks_exact(size);
+            for (block, &index) in blocks.zip(&chunk.indices[range]) {
+                let place = index as usize - self.first;
+                let motif = &self.motifs[place * size..][..size];
+                let row = &mut self.rows[place * row_len..][..row_len];
+                add_block::<T, S>(row, block, motif, self.scale);
+            }
+        }
     }
 }
 
@@ -276,8 +340,26 @@ fn known<const S: usize>(size: usize) -> usize {
     if S == 0 { size } else { S }
 }
 
+/// Adds a block to the row of its motif: `S` values, or any number if that is 0.
 #[inline(always)]
-fn add_block<T: Element>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
+fn add_block<T: Element, const S: usize>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
+    if S == 0 {
+        return add_any_block(row, block, motif, scale);
+    }
+    // Arrays, so that the compiler takes all values of a block at a time.
+    let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64() * scale);
+    let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64() * scale);
+    let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
+    let (sums, totals) = row.split_at_mut(S);
+    for d in 0..S {
+        sums[d] += x[d];
+    }
+    totals[0] += 1.0;
+    totals[1] += squares.iter().sum::<f64>();
+}
+
+#[inline(always)]
+fn add_any_block<T: Element>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
     let (sums, totals) = row.split_at_mut(block.len());
     let mut distortion = 0.0;
     for ((sum, x), z) in sums.iter_mut().zip(block).zip(motif) {
@@ -305,12 +387,19 @@ mod tests {
         let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
         let clusters = || Clusters::new(k, size, 0.5).unwrap();
         let mut one = clusters();
-        one.add(&blocks, &motifs, &indices, &Monitor::new())
-            .unwrap();
+        let mut chunks = Vec::new();
+        one.gather_sorted::<f32, 3>(&blocks, &motifs, &indices, &mut chunks);
         let mut other = clusters();
         other.gather_in_place::<f32, 0>(&blocks, &motifs, &indices);
-        assert!(one.rows.len() * size_of::<f64>() > CACHED_BYTES);
         assert_eq!(one.rows, other.rows);
+        // The chunks may be used again, for fewer blocks.
+        let half = m / 2;
+        let mut again = clusters();
+        for range in [0..half, half..m] {
+            let blocks = &blocks[range.start * size..range.end * size];
+            again.gather_sorted::<f32, 0>(blocks, &motifs, &indices[range], &mut chunks);
+        }
+        assert_eq!(one.rows, again.rows);
         let mut pieces = clusters();
         let cuts = [0, 1, 40_000, 40_001, m];
         for cut in cuts.windows(2) {

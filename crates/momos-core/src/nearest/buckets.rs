@@ -21,16 +21,19 @@ use super::simd::{Isa, LANES, Simd, Work, dispatch};
 use crate::error::Result;
 use crate::monitor::Monitor;
 
-/// Blocks sorted and searched at a time; bounds the memory for the sorted copy.
+/// Blocks sorted and searched at a time, at the least; bounds the memory for the sorted copy.
 const BATCH_LEN: usize = 1 << 23;
+/// Blocks per motif sorted and searched at a time: with fewer, neighbours are farther apart than
+/// motifs are, and every group of them has more leaves to visit.
+const BATCH_BLOCKS_PER_MOTIF: usize = 8;
 /// Blocks partitioned at a time: the partitioned copy of a chunk fits a second-level cache.
 const CHUNK_LEN: usize = 1 << 16;
 /// Blocks aimed at in a bucket.
 const BUCKET_LEN: usize = 1 << 13;
 /// Deepest level whose nodes may be the buckets: so many streams can be written at once.
 const MAX_BUCKET_DEPTH: u32 = 9;
-/// Blocks of one bucket searched at a time; more than this only where blocks crowd together.
-const TASK_LEN: usize = 1 << 14;
+/// Most blocks of one bucket sorted and searched at a time.
+const TASK_LEN: usize = 1 << 17;
 /// Groups searched between two looks at the monitor.
 const GROUPS_PER_CHECK: usize = 32;
 
@@ -116,8 +119,10 @@ impl<T: Element, G: GroupSearch<S>, const S: usize> Search<T> for Sorted<G, S> {
         monitor: &Monitor,
         nearest: &mut [u32],
     ) -> Result<()> {
-        for (batch, nearest) in nearest.chunks_mut(BATCH_LEN).enumerate() {
-            search_batch(problem, &self.0, batch * BATCH_LEN, isa, monitor, nearest)?;
+        let motifs = self.0.tree().point_count();
+        let batch_len = BATCH_LEN.max(BATCH_BLOCKS_PER_MOTIF * motifs);
+        for (batch, nearest) in nearest.chunks_mut(batch_len).enumerate() {
+            search_batch(problem, &self.0, batch * batch_len, isa, monitor, nearest)?;
         }
         Ok(())
     }

@@ -142,6 +142,11 @@ impl<const S: usize> KdTree<S> {
         })
     }
 
+    /// Number of points.
+    pub fn point_count(&self) -> usize {
+        self.starts[self.leaf_count()]
+    }
+
     /// Number of leaves.
     pub fn leaf_count(&self) -> usize {
         self.starts.len() - 1

@@ -37,7 +37,7 @@ mod problem;
 pub(crate) mod row_set;
 mod search;
 mod shells;
-mod simd;
+pub(crate) mod simd;
 
 pub use cost::{Kernel, Plan};
 pub use element::Element;
