@@ -199,7 +199,7 @@ fn order_by_norm<T: Element>(problem: &Problem<'_, T>, first: usize, len: usize)
         })
         .collect();
     keys.par_sort_unstable();
-    let blocks = keys.into_iter().map(|key| first + key as u32 as usize);
+    let blocks = keys.into_par_iter().map(|key| first + key as u32 as usize);
     blocks.collect()
 }
 

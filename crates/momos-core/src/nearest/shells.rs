@@ -49,15 +49,20 @@ impl Shells {
         let mut coordinates = vec![[FAR; LANES]; vector_count * block_size];
         let mut squared_norms = vec![[f64::INFINITY; LANES]; vector_count];
         let mut indices = vec![[u32::MAX; LANES]; vector_count];
-        for (place, &(norm, motif)) in by_norm.iter().enumerate() {
-            let (vector, lane) = (place / LANES, place % LANES);
-            let rows = &mut coordinates[vector * block_size..][..block_size];
-            for (row, value) in rows.iter_mut().zip(motifs.scaled(motif)) {
-                row[lane] = value;
-            }
-            squared_norms[vector][lane] = norm;
-            indices[vector][lane] = motif;
-        }
+        by_norm
+            .par_chunks(LANES)
+            .zip(coordinates.par_chunks_mut(block_size))
+            .zip(&mut squared_norms)
+            .zip(&mut indices)
+            .for_each(|(((sorted, rows), norms), indices)| {
+                for (lane, &(norm, motif)) in sorted.iter().enumerate() {
+                    for (row, value) in rows.iter_mut().zip(motifs.scaled(motif)) {
+                        row[lane] = value;
+                    }
+                    norms[lane] = norm;
+                    indices[lane] = motif;
+                }
+            });
         let chunks = by_norm.chunks(CHUNK_LEN);
         let norms = chunks
             .map(|motifs| {
