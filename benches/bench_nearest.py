@@ -14,6 +14,7 @@ all. Every figure is the median of several runs.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -190,9 +191,13 @@ def wrong(timing: Timing, motifs: Rows) -> float:
     return count / len(places)
 
 
-def row(size: int, count: int, k: int, threads: int, options: argparse.Namespace) -> list[str]:
-    cells: dict[str, list[str]] = {"ns": [], "faiss": [], "tree": [], "torch": [], "wrong": []}
-    for kind in "gm":
+def row(
+    size: int, count: int, k: int, threads: int, alone: list[float], options: argparse.Namespace
+) -> list[str]:
+    """The cells of a row; ``alone`` is what one thread takes, or where to put it."""
+    names = ["ns", "alone", "faiss", "tree", *(["torch"] if options.torch else []), "wrong"]
+    cells: dict[str, list[str]] = {name: [] for name in names}
+    for place, kind in enumerate("gm"):
         blocks = blocks_of(kind, count, size)
         motifs = motifs_of(blocks, k)
         ours, kernel = momos(blocks, motifs, threads, options.isa)
@@ -205,11 +210,14 @@ def row(size: int, count: int, k: int, threads: int, options: argparse.Namespace
         if wrong(ours, motifs) or wrong(peers["tree"], motifs):
             raise SystemExit(f"wrong answers at s={size}, m={count}, k={k}, {kind}")
         cells["ns"].append(f"{ours.nanoseconds:.0f}")
+        if threads == 1:
+            alone.append(ours.nanoseconds)
+        gain = alone[place] / ours.nanoseconds if alone else math.nan
+        cells["alone"].append(f"{gain:.2f}")
         cells["wrong"].append(f"{100 * wrong(peers['faiss'], motifs):.2g}%")
         for name, peer in peers.items():
             cells[name].append(f"{peer.nanoseconds / ours.nanoseconds:.3g}")
-    fields = [str(threads), str(size), f"{count:,}", f"{k:,}", kernel]
-    names = ["ns", "faiss", "tree", *(["torch"] if options.torch else []), "wrong"]
+    fields = [str(size), f"{count:,}", f"{k:,}", str(threads), kernel]
     return fields + [" / ".join(cells[name]) for name in names]
 
 
@@ -245,8 +253,8 @@ def main() -> None:
     if options.clock == "cpu":
         _Clock.now = time.process_time
 
-    header = ["threads", "s", "blocks", "motifs", "kernel", "ns per block", "x faiss", "x cKDTree"]
-    header += [*(["x torch"] if options.torch else []), "faiss wrong"]
+    header = ["s", "blocks", "motifs", "threads", "kernel", "ns per block", "x one thread"]
+    header += ["x faiss", "x cKDTree", *(["x torch"] if options.torch else []), "faiss wrong"]
     lines = [
         f"{processor()}, {options.isa or _core.search_plan(1, 1, 1)[1]}; {options.clock} clock; "
         f"gaussian / mixed layers; faiss {faiss.__version__}, scipy {scipy.__version__}",
@@ -255,10 +263,11 @@ def main() -> None:
         "|" + "---|" * len(header),
     ]
     print("\n".join(lines), flush=True)
-    for threads in options.threads:
-        for size in options.sizes:
-            for count, k in SIZES[size][: 1 if options.quick else None]:
-                fields = row(size, count, k, threads, options)
+    for size in options.sizes:
+        for count, k in SIZES[size][: 1 if options.quick else None]:
+            alone: list[float] = []
+            for threads in sorted(options.threads):
+                fields = row(size, count, k, threads, alone, options)
                 lines.append("| " + " | ".join(fields) + " |")
                 print(lines[-1], flush=True)
     if options.output:

@@ -125,7 +125,8 @@ def digits() -> Tensors:
         order = torch.randperm(1500)
         for batch in torch.split(order, 64):
             optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
+            loss = torch.nn.functional.cross_entropy(model(images[batch]), labels[batch])
+            torch.autograd.backward(loss)
             optimiser.step()
     with torch.no_grad():
         accuracy = (model(images[1500:]).argmax(1) == labels[1500:]).float().mean()

@@ -139,7 +139,7 @@ def check(blocks: Rows, motifs: Rows, answers: Indices, *, rounding: float = 0.0
 def time_momos(weights: int, capacity: float, motifs: Rows, threads: int | None) -> Timing:
     blocks = weights // SIZE
     rows = np.concatenate([generate(*piece) for piece in pieces_of(blocks)])
-    timings = []
+    timings: list[float] = []
     while sum(timings) < REPEATED_SECONDS and len(timings) < MOST_RUNS:
         begin = _Clock.now()
         prepared = _core.MotifSearch(motifs, blocks=blocks, largest=LARGEST, threads=threads)
@@ -166,7 +166,7 @@ def time_matrix_product(
 
     def search(rows: Rows) -> Indices:
         answers = []
-        for part in torch.from_numpy(rows).split(chunk):
+        for part in torch.split(torch.from_numpy(rows), chunk):
             distances = part.square().sum(dim=1, keepdim=True) - 2 * part @ columns + norms
             answers.append(distances.argmin(dim=1))
         found: Indices = torch.cat(answers).numpy().astype(np.uint32)
@@ -356,7 +356,9 @@ def _pack_in(folder: Path, arguments: argparse.Namespace) -> list[str]:
     unpacked = run("unpack", archive, "-o", restored, *budget, "--quiet")
     again = report_of(run("verify", archive, "--against", restored, *budget, "--json"))
     assert all(each["exact"] for each in again["comparison"]), "unpacking is not decoding"
-    rows = [(f"pack: {phase}", seconds, None) for phase, seconds in report["seconds"].items()]
+    rows: list[tuple[str, float, int | None]] = [
+        (f"pack: {phase}", seconds, None) for phase, seconds in report["seconds"].items()
+    ]
     rows += [
         ("pack", packed.seconds, packed.peak),
         ("verify, against the model", verified.seconds, verified.peak),

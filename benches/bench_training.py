@@ -99,8 +99,14 @@ METHODS = (
 )
 
 
-FEW = ("baseline", "QAT, 8 bits", "MoMos s=4, c=0.05", "MoMos s=8, c=0.05")
-FEW += ("MoMos s=4, c=0.01, tuned", "MoMos s=8, c=0.05, tuned")
+FEW = (
+    "baseline",
+    "QAT, 8 bits",
+    "MoMos s=4, c=0.05",
+    "MoMos s=8, c=0.05",
+    "MoMos s=4, c=0.01, tuned",
+    "MoMos s=8, c=0.05, tuned",
+)
 
 
 def run(config: RunConfig, data: Any) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Fits the cost model of the nearest-motif search to measurements, and says what its choices cost.
+"""Measures the constants of the cost model of the nearest-motif search, and what its choices cost.
 
-Every kernel is timed on one thread for every instruction set of this processor, on gaussian blocks
-and on layers of mixed scale (the geometric mean counts), its answers compared with another
-kernel's. With ``--write`` the fitted constants replace
-``crates/momos-core/src/nearest/cost_table.rs``; sets this processor lacks keep theirs.
+Every kernel is timed on one thread for every instruction set of this processor, at a grid of block
+sizes and numbers of motifs, on gaussian blocks and on layers of mixed scale (the geometric mean
+counts), its answers compared with another kernel's. The core interpolates between the places of
+the grid. With ``--write`` the constants replace ``crates/momos-core/src/nearest/cost_table.rs``;
+sets this processor lacks keep theirs. With ``--check`` kernels are timed between those places,
+to see what is lost by the choice of the core that is installed.
 
-    python benches/fit_search_costs.py [--quick] [--isa avx2 ...] [--write] [-o FILE.md]
+    python benches/fit_search_costs.py [--isa avx2 ...] [--write | --check] [-o FILE.md]
 """
 
 from __future__ import annotations
@@ -13,28 +15,51 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import statistics
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import nnls
 
-from bench_nearest import blocks_of, motifs_of
+from bench_nearest import blocks_of, motifs_of, spaced
 from momos_rs import _core
 from momos_rs.errors import InvalidArgumentError
 
 TABLE = Path(__file__).parents[1] / "crates/momos-core/src/nearest/cost_table.rs"
 ISAS = ("avx512-vnni", "avx512", "avx2", "portable")
-LINEAR = ("brute", "narrow")
+KERNELS = ("brute", "narrow", "group-tree", "block-tree")
+SIZES = {
+    "brute": (1, 2, 4, 8, 16, 32, 64),
+    "narrow": (2, 4, 6, 8, 16, 32, 64),
+    "group-tree": (1, 2, 3, 4, 5, 6, 7, 8),
+    "block-tree": (4, 5, 6, 7, 8),
+}
+"""Block sizes that are measured, as in the core's table."""
 TREES = ("group-tree", "block-tree")
-TREE_SIZES = {"group-tree": range(1, 9), "block-tree": range(4, 9)}
-LINEAR_SIZES = (1, 2, 4, 8, 16, 32, 64)
-TREE_COUNTS = (128, 2048, 32768)
-LINEAR_COUNTS = (64, 1024, 16384)
+
+COUNTS = (32, 512, 8192, 131_072)
+"""Numbers of motifs that are measured, as in the core's table."""
+
+DENSITY = 4
+"""Blocks for each motif in a tree, if they take no longer than they may: near ones share work."""
+
+FEWEST = {"brute": 1 << 10, "narrow": 1 << 10, "group-tree": 1 << 15, "block-tree": 1 << 15}
+MOST = 1 << 18
+"""Blocks that are searched; trees take more if there are many motifs."""
+
+SECONDS = {"brute": 0.2, "narrow": 0.2, "group-tree": 1.0, "block-tree": 1.0}
+"""What a search may take, if there are more than the fewest blocks."""
+
+CHECKED = 64
+"""Blocks whose answers are compared."""
+
 RUNS = 2
+
+Rows = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -54,33 +79,40 @@ class Cell:
 
 
 def measure(isa: str, kernel: str, size: int, motifs: int) -> Cell:
-    # Trees sort the blocks, so that it matters how many there are.
-    most = 200_000 if kernel in TREES else min(max(20_000_000 // motifs, 1024), 20_000)
     prepares, searches = [], []
+    fewest = FEWEST[kernel]
+    density = DENSITY if kernel in TREES else 1
     for kind in "gm":
-        blocks = blocks_of(kind, max(most, 2 * motifs), size)
+        blocks = blocks_of(kind, max(MOST, density * motifs), size)
         table = motifs_of(blocks, motifs)
-        blocks = np.ascontiguousarray(blocks[:: len(blocks) // most])
-        largest = float(max(np.abs(blocks).max(), np.abs(table).max()))
-        prepare, search = [], []
-        for run in range(RUNS + 1):
-            start = time.process_time()
-            prepared = _core.MotifSearch(
-                table, blocks=len(blocks), largest=largest, kernel=kernel, isa=isa, threads=1
-            )
-            middle = time.process_time()
-            found = prepared.nearest(blocks, threads=1)
-            end = time.process_time()
-            if run == 0:
-                some = np.ascontiguousarray(blocks[::997])
-                expected = _core.nearest_motifs(some, table, kernel="brute", isa="portable")
-                assert np.array_equal(found[::997], expected), (isa, kernel, size, motifs)
-                continue
-            prepare.append((middle - start) / motifs)
-            search.append((end - middle) / len(blocks))
-        prepares.append(statistics.median(prepare) * 1e9)
-        searches.append(statistics.median(search) * 1e9)
+        largest = float(np.abs(blocks).max())
+        few = spaced(blocks, fewest)
+        seconds = timed(isa, kernel, few, table, largest)[1] / len(few)
+        blocks = spaced(blocks, max(int(SECONDS[kernel] / seconds), fewest))
+        found, _, _ = timed(isa, kernel, blocks, table, largest)
+        some = slice(None, None, max(1, len(blocks) // CHECKED))
+        expected = _core.nearest_motifs(
+            np.ascontiguousarray(blocks[some]), table, kernel="brute", isa="portable"
+        )
+        assert np.array_equal(found[some], expected), (isa, kernel, size, motifs)
+        runs = [timed(isa, kernel, blocks, table, largest)[1:] for _ in range(RUNS)]
+        search, prepare = np.median(runs, axis=0)
+        searches.append(1e9 * search / len(blocks))
+        prepares.append(1e9 * prepare / motifs)
     return Cell(kernel, size, motifs, math.prod(prepares) ** 0.5, math.prod(searches) ** 0.5)
+
+
+def timed(
+    isa: str, kernel: str, blocks: Rows, motifs: Rows, largest: float
+) -> tuple[Indices, float, float]:
+    """What is found, the seconds of the search, and those of laying out the motifs."""
+    start = time.process_time()
+    prepared = _core.MotifSearch(
+        motifs, blocks=len(blocks), largest=largest, kernel=kernel, isa=isa, threads=1
+    )
+    middle = time.process_time()
+    found = prepared.nearest(blocks, threads=1)
+    return found, time.process_time() - middle, middle - start
 
 
 def relative_nnls(rows: list[list[float]], values: list[float]) -> list[float]:
@@ -90,63 +122,41 @@ def relative_nnls(rows: list[list[float]], values: list[float]) -> list[float]:
     ]
 
 
-def words(kernel: str, size: int) -> int:
-    """Values of a block, whole words of four where integers are compared."""
-    return -(-size // 4) * 4 if kernel == "narrow" else size
-
-
-def fit_linear(cells: list[Cell]) -> list[float]:
+def fit_linear(cells: list[Cell]) -> dict[str, float]:
     """``block + value s + k (pair + product s)`` a block and ``motif + coordinate s`` a motif."""
-    sizes = [words(each.kernel, each.size) for each in cells]
     search = relative_nnls(
-        [[1, s, each.motifs, each.motifs * s] for each, s in zip(cells, sizes, strict=True)],
+        [[1, each.size, each.motifs, each.motifs * each.size] for each in cells],
         [each.search for each in cells],
     )
-    prepare = relative_nnls([[1, s] for s in sizes], [each.prepare for each in cells])
-    return search + prepare
-
-
-SORTING = 20.0
-"""Nanoseconds for sorting a block, whatever the motifs."""
-
-
-def fit_walk(cells: list[Cell]) -> list[float]:
-    """``block + factor k^power`` per block and ``motif log2 k`` per motif."""
-    k = np.log([each.motifs for each in cells])
-    walks = np.log([max(each.search - SORTING, 1) for each in cells])
-    power, factor = np.polyfit(k, walks, 1)
-    motif = statistics.median(each.prepare / math.log2(each.motifs) for each in cells)
-    return [SORTING, math.exp(factor), float(power), motif]
+    prepare = relative_nnls([[1, each.size] for each in cells], [each.prepare for each in cells])
+    names = ("block", "value", "pair", "product", "motif", "coordinate")
+    return dict(zip(names, search + prepare, strict=True))
 
 
 def number(value: float) -> str:
-    text = f"{value:.3g}"
-    return text if "." in text or "e" in text else text + ".0"
+    digits = float(f"{value:.3g}")
+    return f"{digits:_}" if digits >= 1 else repr(digits)
 
 
-def rust(isa: str, fitted: dict[str, list[list[float]]]) -> str:
+def rust(isa: str, cells: list[Cell]) -> str:
     """The constants of an instruction set as Rust."""
-
-    def linear(kernel: str) -> str:
-        names = ("block", "value", "pair", "product", "motif", "coordinate")
-        values = fitted[kernel][0]
-        fields = ", ".join(f"{n}: {number(v)}" for n, v in zip(names, values, strict=True))
-        return f"Linear {{ {fields} }}"
-
-    def walks(kernel: str) -> str:
-        names = ("block", "factor", "power", "motif")
+    linear = fit_linear([each for each in cells if each.kernel == "brute"])
+    fields = ", ".join(f"{name}: {number(value)}" for name, value in linear.items())
+    text = f"pub const {isa.upper().replace('-', '_')}: Costs = Costs {{"
+    text += f" brute: Linear {{ {fields} }},"
+    for kernel in KERNELS[1:]:
         rows = []
-        for values in fitted[kernel]:
-            fields = ", ".join(f"{n}: {number(v)}" for n, v in zip(names, values, strict=True))
-            rows.append(f"Walk {{ {fields} }},")
-        return "[\n" + "\n".join(rows) + "\n]"
-
-    name = isa.upper().replace("-", "_")
-    return (
-        f"pub const {name}: Costs = Costs {{ brute: {linear('brute')}, "
-        f"narrow: {linear('narrow')}, group_tree: {walks('group-tree')}, "
-        f"block_tree: {walks('block-tree')} }};\n"
-    )
+        motif = []
+        for size in SIZES[kernel]:
+            row = [each for each in cells if (each.kernel, each.size) == (kernel, size)]
+            rows.append(f"[{', '.join(number(each.search) for each in row)}]")
+            most = row[-1]
+            motif.append(number(most.prepare / math.log2(most.motifs)))
+        text += (
+            f" {kernel.replace('-', '_')}: Grid {{ sizes: {list(SIZES[kernel])}, "
+            f"block: [{', '.join(rows)}], motif: [{', '.join(motif)}] }},"
+        )
+    return text + " };\n"
 
 
 def write(tables: dict[str, str]) -> None:
@@ -158,27 +168,60 @@ def write(tables: dict[str, str]) -> None:
     subprocess.run(["rustfmt", "--edition", "2024", str(TABLE)], check=True)
 
 
-def predicted(fitted: dict[str, list[list[float]]], kernel: str, size: int, k: int) -> float:
-    if kernel in LINEAR:
-        block, value, pair, product, _, _ = fitted[kernel][0]
-        s = words(kernel, size)
-        return block + value * s + k * (pair + product * s)
-    block, factor, power, _ = fitted[kernel][size - TREE_SIZES[kernel][0]]
-    return float(block + factor * k**power)
+CHECKS = ((3, 2000), (4, 1000), (4, 60_000), (6, 3000), (8, 1000), (8, 60_000), (20, 2000))
+"""Block sizes and numbers of motifs between those measured, to see what the model chooses."""
+
+
+def measured_table(cells: list[Cell]) -> list[str]:
+    lines = [
+        "Nanoseconds per block; bold is the best.",
+        "",
+        "| s | motifs | " + " | ".join(KERNELS) + " |",
+        "|---" * 6 + "|",
+    ]
+    for size, count in sorted({(each.size, each.motifs) for each in cells}):
+        here = {each.kernel: each for each in cells if (each.size, each.motifs) == (size, count)}
+        best = min(here, key=lambda kernel: here[kernel].search)
+        lines.append(row(size, count, here, best))
+    return lines
+
+
+def check_choices(isa: str) -> list[str]:
+    """What the model that is compiled in chooses between the places that it knows."""
+    lines = [
+        "Between the measured places, nanoseconds per block; bold is what the core chooses.",
+        "",
+        "| s | motifs | " + " | ".join(KERNELS) + " | over the best |",
+        "|---" * 7 + "|",
+    ]
+    for size, count in CHECKS:
+        cells = {}
+        for kernel in KERNELS:
+            if kernel not in TREES or size in SIZES[kernel]:
+                cells[kernel] = measure(isa, kernel, size, count)
+        table = blocks_of("g", count, size)
+        chosen = _core.MotifSearch(table, blocks=MOST, largest=1.0, isa=isa).kernel
+        loss = cells[chosen].search / min(each.search for each in cells.values()) - 1
+        lines.append(f"{row(size, count, cells, chosen)} {loss:.0%} |")
+    return lines
+
+
+def row(size: int, count: int, cells: dict[str, Cell], chosen: str) -> str:
+    values = []
+    for kernel in KERNELS:
+        text = f"{cells[kernel].search:.0f}" if kernel in cells else ""
+        values.append(f"**{text}**" if kernel == chosen else text)
+    return f"| {size} | {count:,} | " + " | ".join(values) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few sizes, to see that it works")
     parser.add_argument("--isa", nargs="+", choices=ISAS, default=list(ISAS))
-    parser.add_argument("--write", action="store_true", help="replace the core's table")
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--write", action="store_true", help="replace the core's table")
+    task.add_argument("--check", action="store_true", help="what the core chooses, and its cost")
     parser.add_argument("-o", "--output", type=Path, help="write the table to a file, too")
     options = parser.parse_args()
-    global RUNS
-    if options.quick:
-        RUNS = 1
-    tree_counts = TREE_COUNTS[:2] if options.quick else TREE_COUNTS
-    linear_sizes = (1, 4, 16) if options.quick else LINEAR_SIZES
     tables = {}
     lines = []
     for isa in options.isa:
@@ -187,55 +230,18 @@ def main() -> None:
         except InvalidArgumentError:
             print(f"this processor does not have {isa}: its constants stay")
             continue
-        cells = [
-            measure(isa, kernel, size, count)
-            for kernel in LINEAR
-            for size in linear_sizes
-            for count in LINEAR_COUNTS
-        ]
-        cells += [
-            measure(isa, kernel, size, count)
-            for kernel in TREES
-            for size in TREE_SIZES[kernel]
-            for count in tree_counts
-        ]
-        fitted: dict[str, list[list[float]]] = {
-            kernel: [fit_linear([each for each in cells if each.kernel == kernel])]
-            for kernel in LINEAR
-        }
-        for kernel in TREES:
-            fitted[kernel] = [
-                fit_walk([each for each in cells if (each.kernel, each.size) == (kernel, size)])
-                for size in TREE_SIZES[kernel]
+        lines += [f"\n## {isa}\n"]
+        if not options.check:
+            cells = [
+                measure(isa, kernel, size, count)
+                for kernel in KERNELS
+                for size in SIZES[kernel]
+                for count in COUNTS
             ]
-        tables[isa] = rust(isa, fitted)
-        lines += [
-            f"\n## {isa}\n",
-            "Nanoseconds per block, measured / fitted; bold is what the model chooses.\n",
-            "| s | motifs | " + " | ".join((*LINEAR, *TREES)) + " | over the best |",
-            "|---" * 7 + "|",
-        ]
-        measured = {(each.kernel, each.size, each.motifs): each.search for each in cells}
-        losses = []
-        for size, count in sorted({(each.size, each.motifs) for each in cells}):
-            kernels = [k for k in (*LINEAR, *TREES) if (k, size, count) in measured]
-            chosen = min(kernels, key=lambda k: predicted(fitted, k, size, count))
-            best = min(measured[k, size, count] for k in kernels)
-            loss = measured[chosen, size, count] / best - 1
-            losses.append(loss)
-            row = []
-            for kernel in (*LINEAR, *TREES):
-                if kernel not in kernels:
-                    row.append("")
-                    continue
-                value = measured[kernel, size, count]
-                text = f"{value:.0f} / {predicted(fitted, kernel, size, count):.0f}"
-                row.append(f"**{text}**" if kernel == chosen else text)
-            lines.append(f"| {size} | {count:,} | " + " | ".join(row) + f" | {loss:.0%} |")
-        lines.append(
-            f"\nThe choice costs {statistics.mean(losses):.1%} more than the best one on average, "
-            f"{max(losses):.0%} at most."
-        )
+            tables[isa] = rust(isa, cells)
+            lines += measured_table(cells)
+        else:
+            lines += check_choices(isa)
     report = "\n".join(lines)
     print(report)
     if options.output:

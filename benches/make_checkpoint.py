@@ -125,7 +125,7 @@ def make(folder: Path, weights: int, *, shard_bytes: int = 2 * 10**9, seed: int 
             size = 0
         shards[-1].append((name, tensor))
         size += ITEMSIZE * tensor.numel
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     total = 0
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"

@@ -16,7 +16,8 @@ from .defaults import STRUCTURED_METHODS
 from .dials import Found, MissedError
 from .errors import InvalidArgumentError
 from .lloyd import Lloyd
-from .mosaic import Mosaic, Motifs, Progress, Refine, compare_with_mosaic, mosaic_of_bases
+from .mosaic import Mosaic, Motifs, Refine, compare_with_mosaic, mosaic_of_bases
+from .progress import Progress
 from .resources import Resources
 from .structured import GridMosaic, GridPacker, Sensitivity
 from .weighted import BYTES_PER_VALUE, BlockWeights, weighted_lloyd

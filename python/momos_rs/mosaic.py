@@ -26,6 +26,7 @@ from .dtypes import MOSAIC_DTYPES, dtype
 from .errors import InvalidArgumentError
 from .lloyd import Lloyd, Training
 from .precision import apply_precision, check_motif_dtype
+from .progress import Progress
 from .resources import (
     BLOCKS_PER_BATCH,
     PIECE_BYTES,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Mosaic",
     "Motifs",
-    "Progress",
     "build_mosaic",
     "common_dtype",
     "compare_with_mosaic",
@@ -53,9 +53,6 @@ __all__ = [
     "motif_count",
     "own_bases",
 ]
-
-Progress: TypeAlias = "Callable[[str, int, int], object]"
-"""Called with a phase, the work done and the work in all, in units of that phase."""
 
 Refine: TypeAlias = "Callable[[Lloyd, Motifs], tuple[Motifs, list[float]]]"
 """An algorithm with the arguments of :meth:`Lloyd.refine <momos_rs.lloyd.Lloyd.refine>`."""
@@ -126,13 +123,20 @@ class Mosaic:
         return _core.scatter_blocks(self.motifs, rows, self.motifs.size, self.dtype)
 
 
-def compare_with_mosaic(base: Base, mosaic: Mosaic, tensor: int) -> _core._Difference:
+def compare_with_mosaic(
+    base: Base,
+    mosaic: Mosaic,
+    tensor: int,
+    *,
+    done: Callable[[int], object] | None = None,
+) -> _core._Difference:
     """How a mosaic differs from one of its tensors, in memory for a piece of it.
 
     Args:
         base: The tensor.
         mosaic: The mosaic.
         tensor: The tensor's number in the mosaic.
+        done: Called with the bytes of every piece that has been compared.
     """
     indices = mosaic.tensor_indices(tensor)
     size = mosaic.block_size
@@ -149,6 +153,8 @@ def compare_with_mosaic(base: Base, mosaic: Mosaic, tensor: int) -> _core._Diffe
         difference = _core.compare_tensors(original, decoded[cut], base.dtype, before=difference)
         release(mosaic.indices)
         start = stop
+        if done is not None:
+            done(len(original))
     if difference is None:
         nothing = np.zeros(0, np.uint8)
         return _core.compare_tensors(nothing, nothing, base.dtype)

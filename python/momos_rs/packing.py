@@ -33,7 +33,6 @@ from .making import Made, Maker
 from .memory import share_out
 from .mosaic import (
     Mosaic,
-    Progress,
     common_dtype,
     compare_with_mosaic,
     exact_mosaic_of_bases,
@@ -42,7 +41,7 @@ from .mosaic import (
     own_bases,
 )
 from .precision import check_motif_dtype
-from .progress import counted
+from .progress import Counter, Progress, counted
 from .report import PackReport, Stopwatch, TensorReport, peak_memory
 from .resources import PIECE_BYTES, Resources, memory_budget
 from .selection import Decision, Selection, select
@@ -469,7 +468,7 @@ def _pack(
         resources = dataclasses.replace(resources, folder=target.absolute().parent)
     team = resources.team
     with watch.phase("select"):
-        copies = find_copies(model, team)
+        copies = find_copies(model, team, progress)
         decisions, members = _select(model, options, copies, options.block_size, team)
     if options.method not in defaults.METHODS:
         _check_structured(model, members, options)
@@ -576,15 +575,20 @@ def _find_exact(
     return None if mosaic is None else (mosaic, decisions, members)
 
 
-def find_copies(model: Checkpoint, team: Team = SOLO) -> dict[int, int]:
+def find_copies(
+    model: Checkpoint, team: Team = SOLO, progress: Progress | None = None
+) -> dict[int, int]:
     """Bases that equal an earlier one, with that one's index.
 
     Args:
         model: The model.
         team: The processes that look through it together.
+        progress: Called with the phase, ``"select"``, the bytes done and the bytes in all.
     """
     first, stop = team.share([base.nbytes for base in model.bases])
-    digests = team.join([_digest(base) for base in model.bases[first:stop]])
+    own = model.bases[first:stop]
+    counter = Counter(progress, "select", sum(base.nbytes for base in own))
+    digests = team.join([_digest(base, counter) for base in own])
     originals: dict[tuple[str, int, str], int] = {}
     copies = {}
     for index, (base, digest) in enumerate(zip(model.bases, digests, strict=True)):
@@ -594,10 +598,11 @@ def find_copies(model: Checkpoint, team: Team = SOLO) -> dict[int, int]:
     return copies
 
 
-def _digest(base: Base) -> str:
+def _digest(base: Base, counter: Counter) -> str:
     digest = _core.Digest()
     for piece in base.pieces(PIECE_BYTES):
         digest.update(piece)
+        counter.add(len(piece))
     return digest.hexdigest()
 
 
@@ -622,11 +627,12 @@ def _measure(
     if mosaic is not None:
         bases = [model.bases[index] for index in members]
         first, stop = own_bases(bases, mosaic.block_size, team)
-        own = []
-        for position, base in enumerate(bases[first:stop]):
-            own.append(compare_with_mosaic(base, mosaic, position))
-            if progress:
-                progress("measure", position + 1, stop - first)
+        shared = bases[first:stop]
+        counter = Counter(progress, "measure", sum(base.nbytes for base in shared))
+        own = [
+            compare_with_mosaic(base, mosaic, position, done=counter.add)
+            for position, base in enumerate(shared)
+        ]
         differences = dict(zip(members, team.join(own), strict=True))
     names: list[list[str]] = [[] for _ in model.bases]
     for entry in model.entries:

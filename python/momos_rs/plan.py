@@ -19,8 +19,9 @@ from .dtypes import dtype
 from .errors import InvalidArgumentError
 from .lloyd import Lloyd
 from .making import Made, Maker
-from .mosaic import Mosaic, Motifs, Progress, mosaic_bound
+from .mosaic import Mosaic, Motifs, mosaic_bound
 from .packing import Model, PackOptions, as_checkpoint, find_copies
+from .progress import Progress
 from .report import Record
 from .selection import select
 

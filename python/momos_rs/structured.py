@@ -30,7 +30,8 @@ from . import _core, defaults
 from .checkpoint.model import Base, Checkpoint
 from .dtypes import dtype
 from .errors import InvalidArgumentError
-from .mosaic import Mosaic, Motifs, Progress, common_dtype
+from .mosaic import Mosaic, Motifs, common_dtype
+from .progress import Progress
 
 __all__ = ["GridMosaic", "GridPacker", "Sensitivity"]
 

@@ -17,6 +17,7 @@ from ..checkpoint.model import Base, Checkpoint
 from ..dtypes import dtype
 from ..limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
 from ..mosaic import Mosaic, own_bases
+from ..progress import Counter, Progress
 from ..resources import Resources, release
 from ..safetensors_format import encode_header
 from .document import (
@@ -109,7 +110,7 @@ def write_sections(
     grid: GridSections | None = None,
     effort: defaults.Effort = defaults.EFFORT,
     resources: Resources | None = None,
-    progress: Callable[[str, int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> ArchiveSummary:
     """Writes a checkpoint and the mosaic of some of its bases as an archive.
 
@@ -134,28 +135,30 @@ def write_sections(
         CorruptionError: If a reader would refuse the archive because it expands too much.
     """
     resources = resources or Resources()
-    report = progress or (lambda _phase, _done, _total: None)
     team = resources.team
+    on_grids = {} if grid is None else grid.streams
+    apart = {*copies, *on_grids, *(members if mosaic is not None else ())}
+    exact = [index for index in range(len(checkpoint.bases)) if index not in apart]
+    groups = _groups(checkpoint, exact)
+    sizes = [_nbytes(checkpoint, group) for group in groups]
+    first, stop = team.share(sizes)
+    own: Sequence[int] = ()
+    if mosaic is not None:
+        bases = [checkpoint.bases[index] for index in members]
+        own = members[slice(*own_bases(bases, mosaic.block_size, team))]
+    total = _nbytes(checkpoint, own) + sum(sizes[first:stop])
+    counter = Counter(progress, "encode", total)
     with Spool(resources.folder if path is None else path.absolute().parent) as spool:
         record = None
-        done = 0
         if mosaic is not None:
             record = _encode_mosaic(
-                spool, checkpoint, mosaic, members, settings, effort, resources, report
+                spool, checkpoint, mosaic, own, settings, effort, resources, counter
             )
-            done = len(members)
-        on_grids = {} if grid is None else grid.streams
         for base in sorted(on_grids):
             spool.add_stream("grid", [base], on_grids[base])
-        apart = {*copies, *on_grids, *(members if mosaic is not None else ())}
-        exact = [index for index in range(len(checkpoint.bases)) if index not in apart]
-        groups = _groups(checkpoint, exact)
-        sizes = [sum(checkpoint.bases[index].nbytes for index in group) for group in groups]
-        first, stop = team.share(sizes)
-        for group in groups[first:stop]:
+        for group, nbytes in zip(groups[first:stop], sizes[first:stop], strict=True):
             _encode_exact(spool, checkpoint, group, effort)
-            done += len(group)
-            report("encode", done, len(checkpoint.bases))
+            counter.add(nbytes)
         spool.join(team)
         summary = None
         if team.is_first:
@@ -176,6 +179,10 @@ def write_sections(
         summary = team.from_first(summary)
         assert summary is not None
         return summary
+
+
+def _nbytes(checkpoint: Checkpoint, bases: Sequence[int]) -> int:
+    return sum(checkpoint.bases[index].nbytes for index in bases)
 
 
 def _finish(
@@ -206,13 +213,13 @@ def _encode_mosaic(
     spool: Spool,
     checkpoint: Checkpoint,
     mosaic: Mosaic,
-    members: Sequence[int],
+    own: Sequence[int],
     settings: Mapping[str, Any],
     effort: defaults.Effort,
     resources: Resources,
-    report: Callable[[str, int, int], object],
+    counter: Counter,
 ) -> MosaicRecord:
-    """Spools the motifs, and the indices of the tensors of this process."""
+    """Spools the motifs, and the indices of the tensors of this process, its own."""
     team = resources.team
     counts = team.sum_counts(mosaic.counts().astype(np.int64)).astype(np.uint64)
     total = int(team.sum_counts(np.array([len(mosaic.indices)]))[0])
@@ -220,8 +227,6 @@ def _encode_mosaic(
     coding = make(mosaic, counts)
     digest = _add_motifs(spool, mosaic, coding, effort) if team.is_first else ""
     row_lengths = _row_lengths(checkpoint)
-    first, stop = own_bases([checkpoint.bases[index] for index in members], mosaic.block_size, team)
-    own = members[first:stop]
 
     def row(position: int) -> float:
         return row_lengths.get(own[position], 0) / mosaic.block_size
@@ -238,13 +243,21 @@ def _encode_mosaic(
     for position, stream in enumerate(streams):
         if stream is not None:
             spool.add_stream("mosaic", [own[position]], stream)
+            counter.add(sizes[position])
         else:
             indices = mosaic.tensor_indices(position)
             _encode_in_pieces(
-                spool, own[position], indices, coding, row(position), effort, resources.threads
+                spool,
+                own[position],
+                indices,
+                coding,
+                row(position),
+                effort,
+                resources.threads,
+                counter,
+                sizes[position],
             )
         release(mosaic.indices)
-        report("encode", position + 1, len(checkpoint.bases))
     return MosaicRecord(
         block_size=mosaic.block_size,
         motifs=len(coding.order),
@@ -267,8 +280,11 @@ def _encode_in_pieces(
     row: float,
     effort: defaults.Effort,
     threads: int | None,
+    counter: Counter,
+    nbytes: int,
 ) -> None:
-    """Spools the indices of a large tensor as ``coding.encode`` makes them, piece by piece."""
+    """Spools the indices of a large tensor as ``coding.encode`` makes them, piece by piece, and
+    counts the bytes of the tensor."""
     first, stop = _core.trial_blocks(len(indices))
     encoder = coding.encoder(coding.numbers[indices[first:stop]], row, effort)
 
@@ -281,9 +297,13 @@ def _encode_in_pieces(
     step = max(_BLOCKS_PER_PIECE // chunk, threads or os.cpu_count() or 1) * chunk
 
     def chunks() -> Iterator[tuple[npt.NDArray[np.uint8], Sequence[int]]]:
+        start = 0
         for piece in pieces(step):
             payload, lengths = encoder.encode(piece, threads=threads)
             yield payload, lengths.tolist()
+            stop = start + len(piece)
+            counter.add(nbytes * stop // len(indices) - nbytes * start // len(indices))
+            start = stop
 
     def fixed() -> Iterator[npt.NDArray[np.uint8]]:
         yield encoder.fixed_head

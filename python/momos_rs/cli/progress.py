@@ -15,12 +15,13 @@ __all__ = ["UNITS", "ProgressBar", "progress_bar"]
 BYTES = "B"
 UNITS: Mapping[str, str] = {
     "assign": "blocks",
-    "encode": "tensors",
+    "encode": BYTES,
     "gather": "blocks",
     "grid": "weights",
-    "measure": "tensors",
+    "measure": BYTES,
     "plan": "trials",
     "refine motifs": "blocks",
+    "select": BYTES,
     "training": "epochs",
     "unpack": BYTES,
     "verify": BYTES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.memory import Shares, share_out
 from momos_rs.mosaic import mosaic_bound, motif_count
+from momos_rs.progress import Progress
 
 from .compression import (
     COMPRESSORS,
@@ -73,8 +74,6 @@ PIECES_MEASURED = 8
 in several steps."""
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
-Progress: TypeAlias = "Callable[[str, int, int], object]"
-"""Called with a phase, the weights done and the weights in all."""
 
 
 @dataclass(frozen=True)
