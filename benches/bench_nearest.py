@@ -14,7 +14,6 @@ all. Every figure is the median of several runs.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import sys
@@ -44,7 +43,10 @@ SIZES = {
     16: [(62_000, 3_100), (400_000, 20_000)],
     32: [(62_000, 3_100), (400_000, 20_000)],
 }
-RUNS = 3
+RUNS, MOST_RUNS = 3, 15
+RUN_SECONDS = 1.0
+"""What takes less than this in all is run again."""
+
 SAMPLE = 200
 """Blocks whose answers are compared with float64 brute force."""
 
@@ -93,11 +95,12 @@ def timed(
     threads: int,
     build: Callable[[], Callable[[Rows], npt.NDArray[Any]]],
 ) -> Timing:
-    builds, searches = [], []
+    builds: list[float] = []
+    searches: list[float] = []
     # Processor time adds up over threads.
     share = threads if _Clock.now is time.process_time else 1
     answers: npt.NDArray[Any] = np.empty(0)
-    for _ in range(RUNS):
+    while len(searches) < RUNS or (sum(searches) < RUN_SECONDS and len(searches) < MOST_RUNS):
         start = _Clock.now()
         search = build()
         built = _Clock.now()
@@ -108,20 +111,38 @@ def timed(
     return Timing(seconds * 1e9, answers, queries)
 
 
+def prepare(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> _core.MotifSearch:
+    largest = float(np.abs(blocks).max())
+    return _core.MotifSearch(motifs, blocks=len(blocks), largest=largest, isa=isa, threads=threads)
+
+
 def momos(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> tuple[Timing, str]:
     """Timing, and the kernel it ran."""
-    kernels = []
 
     def build() -> Callable[[Rows], npt.NDArray[Any]]:
-        largest = float(np.abs(blocks).max())
-        prepared = _core.MotifSearch(
-            motifs, blocks=len(blocks), largest=largest, isa=isa, threads=threads
-        )
-        kernels.append(prepared.kernel)
+        prepared = prepare(blocks, motifs, threads, isa)
         return lambda rows: prepared.nearest(rows, threads=threads)
 
+    kernel = prepare(blocks, motifs, threads, isa).kernel
     build()(blocks[:1000])
-    return timed(blocks, blocks, threads, build), kernels[0]
+    return timed(blocks, blocks, threads, build), kernel
+
+
+def gain(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> float:
+    """How much faster several threads are than one; both are timed in turn."""
+    if threads == 1:
+        return 1.0
+    ratios: list[float] = []
+    spent = 0.0
+    while len(ratios) < RUNS or (spent < RUN_SECONDS and len(ratios) < MOST_RUNS):
+        seconds = []
+        for count in (1, threads):
+            start = time.perf_counter()
+            prepare(blocks, motifs, count, isa).nearest(blocks, threads=count)
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[0] / seconds[1])
+        spent += sum(seconds)
+    return statistics.median(ratios)
 
 
 def faiss_flat(blocks: Rows, motifs: Rows, threads: int, budget: float) -> Timing:
@@ -191,13 +212,10 @@ def wrong(timing: Timing, motifs: Rows) -> float:
     return count / len(places)
 
 
-def row(
-    size: int, count: int, k: int, threads: int, alone: list[float], options: argparse.Namespace
-) -> list[str]:
-    """The cells of a row; ``alone`` is what one thread takes, or where to put it."""
-    names = ["ns", "alone", "faiss", "tree", *(["torch"] if options.torch else []), "wrong"]
+def row(size: int, count: int, k: int, threads: int, options: argparse.Namespace) -> list[str]:
+    names = ["ns", "gain", "faiss", "tree", *(["torch"] if options.torch else []), "wrong"]
     cells: dict[str, list[str]] = {name: [] for name in names}
-    for place, kind in enumerate("gm"):
+    for kind in "gm":
         blocks = blocks_of(kind, count, size)
         motifs = motifs_of(blocks, k)
         ours, kernel = momos(blocks, motifs, threads, options.isa)
@@ -210,10 +228,7 @@ def row(
         if wrong(ours, motifs) or wrong(peers["tree"], motifs):
             raise SystemExit(f"wrong answers at s={size}, m={count}, k={k}, {kind}")
         cells["ns"].append(f"{ours.nanoseconds:.0f}")
-        if threads == 1:
-            alone.append(ours.nanoseconds)
-        gain = alone[place] / ours.nanoseconds if alone else math.nan
-        cells["alone"].append(f"{gain:.2f}")
+        cells["gain"].append(f"{gain(blocks, motifs, threads, options.isa):.2f}")
         cells["wrong"].append(f"{100 * wrong(peers['faiss'], motifs):.2g}%")
         for name, peer in peers.items():
             cells[name].append(f"{peer.nanoseconds / ours.nanoseconds:.3g}")
@@ -265,9 +280,8 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     for size in options.sizes:
         for count, k in SIZES[size][: 1 if options.quick else None]:
-            alone: list[float] = []
-            for threads in sorted(options.threads):
-                fields = row(size, count, k, threads, alone, options)
+            for threads in options.threads:
+                fields = row(size, count, k, threads, options)
                 lines.append("| " + " | ".join(fields) + " |")
                 print(lines[-1], flush=True)
     if options.output:
