@@ -30,6 +30,9 @@ const BATCH_BLOCKS_PER_MOTIF: usize = 8;
 const CHUNK_LEN: usize = 1 << 16;
 /// Blocks aimed at in a bucket.
 const BUCKET_LEN: usize = 1 << 13;
+/// Buckets for each thread, so that all are busy to the end, if they get no shorter than that.
+const BUCKETS_PER_THREAD: usize = 32;
+const LEAST_BUCKET_LEN: usize = 1 << 10;
 /// Deepest level whose nodes may be the buckets: so many streams can be written at once.
 const MAX_BUCKET_DEPTH: u32 = 9;
 /// Most blocks of one bucket sorted and searched at a time.
@@ -136,8 +139,12 @@ fn search_batch<T: Element, G: GroupSearch<S>, const S: usize>(
     monitor: &Monitor,
     nearest: &mut [u32],
 ) -> Result<()> {
-    let wanted_depth = (nearest.len() / BUCKET_LEN).max(1).ilog2();
-    let bucket_depth = wanted_depth
+    let wanted = nearest.len() / BUCKET_LEN;
+    let shared = BUCKETS_PER_THREAD * rayon::current_num_threads();
+    let bucket_depth = wanted
+        .max(shared.min(nearest.len() / LEAST_BUCKET_LEN))
+        .max(1)
+        .ilog2()
         .min(MAX_BUCKET_DEPTH)
         .min(search.tree().bin_depth());
     let blocks = &problem.blocks()[first * S..][..nearest.len() * S];

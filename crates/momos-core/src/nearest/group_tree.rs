@@ -7,6 +7,8 @@
     reason = "lanes and coordinates index several arrays at once"
 )]
 
+use rayon::prelude::*;
+
 use super::buckets::{Group, GroupSearch, load};
 use super::element::Element;
 use super::kdtree::{COORDINATE_BITS, KdTree, MAX_NODE_LEVELS, Node, Point};
@@ -74,11 +76,16 @@ impl<const S: usize> Tree<S> {
         monitor.check()?;
         let tree = KdTree::build(&mut points, LEAF_LEN, monitor)?;
         let quads_per_leaf = tree.largest_leaf().div_ceil(QUAD);
-        let mut quads = Vec::with_capacity(tree.leaf_count() * quads_per_leaf);
-        for leaf in 0..tree.leaf_count() {
-            let mut slots = points[tree.leaf(leaf)].chunks(QUAD);
-            quads.extend((0..quads_per_leaf).map(|_| Quad::of(slots.next().unwrap_or_default())));
-        }
+        let mut quads = vec![Quad::of(&[]); tree.leaf_count() * quads_per_leaf];
+        quads
+            .par_chunks_mut(quads_per_leaf)
+            .enumerate()
+            .for_each(|(leaf, quads)| {
+                let slots = points[tree.leaf(leaf)].chunks(QUAD);
+                for (quad, slots) in quads.iter_mut().zip(slots) {
+                    *quad = Quad::of(slots);
+                }
+            });
         Ok(Self {
             tree,
             quads_per_leaf,

@@ -53,7 +53,10 @@ impl<const S: usize> Point<S> {
 
     /// The largest squared norm among points.
     pub fn largest_norm(points: &[Self]) -> f64 {
-        points.iter().map(Self::squared_norm).fold(0.0, f64::max)
+        points
+            .par_iter()
+            .map(Self::squared_norm)
+            .reduce(|| 0.0, f64::max)
     }
 
     /// Its squared norm.
@@ -131,8 +134,10 @@ impl<const S: usize> KdTree<S> {
         let mut starts = Vec::with_capacity((1 << leaf_depth) + 1);
         halve(0..points.len(), leaf_depth, &mut starts);
         starts.push(points.len());
-        let leaves = starts.windows(2).map(|edges| &points[edges[0]..edges[1]]);
-        let (levels, nodes) = box_nodes(leaves.map(Bounds::of).collect());
+        let leaves = starts
+            .par_windows(2)
+            .map(|edges| Bounds::of(&points[edges[0]..edges[1]]));
+        let (levels, nodes) = box_nodes(leaves.collect());
         Ok(Self {
             leaf_depth,
             splits,

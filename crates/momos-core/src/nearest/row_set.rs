@@ -37,6 +37,18 @@ impl RowSet {
         }
     }
 
+    /// Shares of rows, see [`share_of`](Self::share_of).
+    pub const SHARES: usize = 16;
+
+    /// A number below [`SHARES`](Self::SHARES) that equal rows share, spread evenly over different ones.
+    pub fn share_of<T: Element>(row: &[T], equality: Equality) -> u8 {
+        let hash = match equality {
+            Equality::Bits => hash(row, T::bits),
+            Equality::Numbers => hash(row, number_bits),
+        };
+        (hash >> 60) as u8
+    }
+
     /// Index of each distinct row's first occurrence.
     pub fn first(&self) -> &[usize] {
         &self.first
@@ -58,10 +70,7 @@ impl RowSet {
     ) {
         match self.equality {
             Equality::Bits => self.insert_by(rows, range, limit, numbers, T::bits),
-            // Adding 0 turns -0 into 0 and leaves all else as it is.
-            Equality::Numbers => self.insert_by(rows, range, limit, numbers, |value| {
-                T::from_f64(value.to_f64() + 0.0).bits()
-            }),
+            Equality::Numbers => self.insert_by(rows, range, limit, numbers, number_bits),
         }
     }
 
@@ -145,6 +154,11 @@ impl RowSet {
             self.slots[slot] = ((hash >> 32) as u32, number as u32 + 1);
         }
     }
+}
+
+/// Bits that equal numbers share: adding 0 turns -0 into 0 and leaves all else as it is.
+fn number_bits<T: Element>(value: T) -> u64 {
+    T::from_f64(value.to_f64() + 0.0).bits()
 }
 
 /// Multiplies and folds word after word, as wyhash does; not meant to withstand an adversary.

@@ -377,11 +377,37 @@ fn number_rows<T: Element>(
 
 /// The lowest index of every motif among its equals, ascending.
 fn different_motifs<T: Element>(motifs: &MotifSet<'_, T>, monitor: &Monitor) -> Result<Vec<u32>> {
-    let count = motifs.len();
-    let mut set = RowSet::new(motifs.block_size(), Equality::Numbers);
-    number_rows(&mut set, motifs.values(), count, count, monitor)?;
-    let first = set.into_first().into_iter();
-    Ok(first.map(|motif| motif as u32).collect())
+    let (values, size) = (motifs.values(), motifs.block_size());
+    // Equal motifs are in the same share, so shares need not know of each other.
+    let shares: Vec<u8> = values
+        .par_chunks_exact(size)
+        .map(|motif| RowSet::share_of(motif, Equality::Numbers))
+        .collect();
+    let mut motifs_of_share = vec![Vec::new(); RowSet::SHARES];
+    for (motif, &share) in shares.iter().enumerate() {
+        motifs_of_share[share as usize].push(motif);
+    }
+    let firsts = motifs_of_share
+        .into_par_iter()
+        .map(|motifs| {
+            let mut set = RowSet::new(size, Equality::Numbers);
+            let mut numbers = Vec::new();
+            for some in motifs.chunks(ROWS_PER_CHECK) {
+                monitor.check()?;
+                for &motif in some {
+                    set.insert(values, motif..motif + 1, motifs.len(), &mut numbers);
+                }
+            }
+            Ok(set.into_first())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut is_first = vec![false; shares.len()];
+    for motif in firsts.into_iter().flatten() {
+        is_first[motif] = true;
+    }
+    Ok((0..shares.len() as u32)
+        .filter(|&motif| is_first[motif as usize])
+        .collect())
 }
 
 /// Whether a sample suggests that searching every distinct block once is worth finding them.
