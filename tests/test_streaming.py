@@ -297,10 +297,14 @@ def test_plans_fit_the_memory() -> None:
     assert resources.plan(100 * million, million, 4, wide=False) == BlockPlan(
         100 * million, keep=True, indices_in_memory=True
     )
-    middling = Resources(memory=2500 * million).plan(100 * million, million, 4, wide=False)
+    middling = Resources(memory=2800 * million).plan(100 * million, million, 4, wide=False)
     assert middling.keep
-    assert BLOCKS_PER_BATCH < middling.chunk < 100 * million
+    assert 8 * million <= middling.chunk < 100 * million
     assert middling.chunk % BLOCKS_PER_BATCH == 0
+    # Chunks of fewer than eight blocks per motif are not worth keeping all blocks.
+    less = Resources(memory=2500 * million).plan(100 * million, million, 4, wide=False)
+    assert not less.keep
+    assert less.chunk > middling.chunk
     little = Resources(memory=500 * million).plan(100 * million, million, 4, wide=False)
     assert (little.keep, little.indices_in_memory) == (False, False)
 

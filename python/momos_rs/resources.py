@@ -35,7 +35,9 @@ PIECE_BYTES = 1 << 23
 """Bytes of a piece of a tensor that is only looked at: enough for all threads to work on."""
 
 _LEAST_CHUNK = 1 << 20
-"""Blocks that are worth searching at once; the fewer, the less those near each other help."""
+_BLOCKS_PER_MOTIF = 8
+"""Blocks that are worth searching at once; the fewer, the less those near each other help. A search
+among few of them takes twice as long, and reading them again in every pass next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Resources:
             budget = least
         free = budget - fixed
         kept = blocks * (row + _INDEX_BYTES)
-        if free - kept >= min(blocks, _LEAST_CHUNK) * work:
+        wanted = max(_LEAST_CHUNK, _BLOCKS_PER_MOTIF * motifs)
+        if free - kept >= min(blocks, wanted) * work:
             return BlockPlan(_chunk((free - kept) // work, blocks), True, True)
         indices = blocks * _INDEX_BYTES
         in_memory = indices <= free // 4
