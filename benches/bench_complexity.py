@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 import momos_rs.bdm as ours
+from machine import processor
 from momos_rs import _core
 from momos_rs.bitplanes import qubd
 
@@ -252,15 +253,6 @@ def command(quick: bool) -> list[str]:
                 f"{statistics.median(own):.2f} s",
             )
     return table.lines
-
-
-def processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:

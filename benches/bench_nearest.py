@@ -29,6 +29,7 @@ import numpy.typing as npt
 import scipy
 from scipy.spatial import cKDTree
 
+from machine import processor
 from momos_rs import _core
 
 Rows = npt.NDArray[np.float32]
@@ -112,7 +113,7 @@ def timed(
 
 
 def prepare(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> _core.MotifSearch:
-    largest = float(np.abs(blocks).max())
+    largest = _core.largest_block(blocks, threads=threads)
     return _core.MotifSearch(motifs, blocks=len(blocks), largest=largest, isa=isa, threads=threads)
 
 
@@ -123,9 +124,9 @@ def momos(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> tuple[Ti
         prepared = prepare(blocks, motifs, threads, isa)
         return lambda rows: prepared.nearest(rows, threads=threads)
 
-    kernel = prepare(blocks, motifs, threads, isa).kernel
-    build()(blocks[:1000])
-    return timed(blocks, blocks, threads, build), kernel
+    first = prepare(blocks, motifs, threads, isa)
+    first.nearest(blocks[:1000], threads=threads)
+    return timed(blocks, blocks, threads, build), first.kernel
 
 
 def gain(blocks: Rows, motifs: Rows, threads: int, isa: str | None) -> float:
@@ -235,13 +236,6 @@ def row(size: int, count: int, k: int, threads: int, options: argparse.Namespace
             cells[name].append(f"{peer.nanoseconds / ours.nanoseconds:.3g}")
     fields = [str(size), f"{count:,}", f"{k:,}", str(threads), kernel]
     return fields + [" / ".join(cells[name]) for name in names]
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown processor"
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from machine import processor
 from momos_rs.projection import MoMos
 
 S = 4
@@ -130,13 +130,7 @@ def compare(weights: int, capacity: float, device: str, repeats: int) -> tuple[s
 
 
 def machine() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
+    name = processor()
     if torch.cuda.is_available():
         name += f", {torch.cuda.get_device_name()}"
     threads = torch.get_num_threads()

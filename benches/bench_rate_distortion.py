@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file, save_file
 
+from machine import processor
 from momos_rs import packing
 from momos_rs.archive import open_archive
 
@@ -301,7 +302,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(known + [asdict(point) for point in points]))
     if arguments.picture:
         draw(points, arguments.picture)
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
+    print(f"{processor()}, Python {platform.python_version()}\n")
     print(table(points))
     if arguments.free_motifs:
         print("\n" + free_motifs(arguments.nncodec_python))

@@ -21,7 +21,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from machine import processor
 from make_checkpoint import make, number
 from momos_rs import _core
 from momos_rs.memory import parse_size
@@ -278,7 +278,7 @@ def bench_search(arguments: argparse.Namespace) -> list[str]:
         draw(timings, arguments.picture)
     threads = arguments.threads or os.cpu_count()
     lines = [
-        f"Exact search of gaussian blocks, s=4, threads: {threads}, {_processor()}, "
+        f"Exact search of gaussian blocks, s=4, threads: {threads}, {processor()}, "
         f"{arguments.clock} clock; "
         f"{CHECKED} answers of each row compared with float64 brute force.",
         "",
@@ -366,7 +366,7 @@ def _pack_in(folder: Path, arguments: argparse.Namespace) -> list[str]:
     ]
     lines = [
         f"{report['weights']:,} weights in bfloat16 ({report['bytes_in'] / 1e9:.3g} GB) within "
-        f"--memory {arguments.memory}, on {_processor()}: `momos pack "
+        f"--memory {arguments.memory}, on {processor()}: `momos pack "
         f"{arguments.options}` to {report['bits_per_weight']:.3f} bits per weight, relative error "
         f"{report['relative_error']:.4f}. Libraries alone take {fixed.peak / 1e6:.0f} MB. Every "
         "tensor was verified against the model, and the unpacked file against the archive.",
@@ -382,15 +382,6 @@ def _pack_in(folder: Path, arguments: argparse.Namespace) -> list[str]:
     for name, _, peak in rows:
         assert peak is None or peak <= allowed, f"{name} took {peak:,} bytes"
     return lines
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        models = []
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def main() -> None:

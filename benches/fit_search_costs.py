@@ -148,9 +148,9 @@ def rust(isa: str, cells: list[Cell]) -> str:
         rows = []
         motif = []
         for size in SIZES[kernel]:
-            row = [each for each in cells if (each.kernel, each.size) == (kernel, size)]
-            rows.append(f"[{', '.join(number(each.search) for each in row)}]")
-            most = row[-1]
+            here = [each for each in cells if (each.kernel, each.size) == (kernel, size)]
+            rows.append(f"[{', '.join(number(each.search) for each in here)}]")
+            most = here[-1]
             motif.append(number(most.prepare / math.log2(most.motifs)))
         text += (
             f" {kernel.replace('-', '_')}: Grid {{ sizes: {list(SIZES[kernel])}, "
