@@ -146,9 +146,15 @@ class Lloyd:
             progress=self._counting(after),
         )
 
-    def _search(self, motifs: Floats, blocks: int) -> _core.MotifSearch:
+    def _search(
+        self, motifs: Floats, blocks: int, kernel: str | None = None
+    ) -> _core.MotifSearch:
         return _core.MotifSearch(
-            motifs, blocks=blocks, largest=self.largest, threads=self.resources.threads
+            motifs,
+            blocks=blocks,
+            largest=self.largest,
+            kernel=kernel,
+            threads=self.resources.threads,
         )
 
     def _by_sample(self, motifs: Floats, width: int) -> tuple[Floats, list[float]]:
@@ -165,6 +171,7 @@ class Lloyd:
     ) -> tuple[Floats, list[float]]:
         clusters = _core.Clusters(len(motifs), self.blocks.block_size, largest=self.largest)
         moved = None
+        kernel = None
         done = 0
         distortions: list[float] = []
         for iteration in range(self.training.iterations + 1):
@@ -172,7 +179,7 @@ class Lloyd:
                 motifs, moved = self._move(clusters, motifs)
                 if not moved.any():
                     break
-            search = self._search(motifs, total)
+            search = self._search(motifs, total, kernel)
             clusters.clear()
             for start, blocks in source.chunks():
                 found = search.nearest(
@@ -188,6 +195,8 @@ class Lloyd:
                     counted = max(own - start, 0)
                     self._add(clusters, blocks[:counted], motifs, found[:counted])
                 release(indices)
+            # What was the fastest still is when motifs have moved a little.
+            kernel = search.kernel
             del search
             self._pass_on(clusters, source, own, motifs, indices)
             (distortion,) = self.resources.team.from_last([np.array([clusters.distortion()])])

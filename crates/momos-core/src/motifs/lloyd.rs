@@ -3,7 +3,7 @@
 use super::clusters::Clusters;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::nearest::{Element, Expected, MotifSearch, Options, largest_block};
+use crate::nearest::{Element, Expected, Kernel, MotifSearch, Options, largest_block};
 
 /// What [`lloyd`] arrived at.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +41,16 @@ pub fn lloyd<T: Element>(
         blocks: blocks.len() / block_size.max(1),
         largest: largest_block(blocks, block_size)?,
     };
-    let prepare = |motifs: &[T]| {
-        let motifs = motifs.to_vec();
-        MotifSearch::<T>::new(motifs, block_size, expected, Options::default(), monitor)
+    let prepare = |motifs: &[T], kernel: Option<Kernel>| {
+        let options = Options { kernel, isa: None };
+        MotifSearch::<T>::new(motifs.to_vec(), block_size, expected, options, monitor)
     };
     let mut motifs = motifs.to_vec();
-    let mut indices = prepare(&motifs)?.nearest(blocks, monitor)?;
+    let search = prepare(&motifs, None)?;
+    let mut indices = search.nearest(blocks, monitor)?;
+    // What was the fastest still is when motifs have moved a little.
+    let kernel = Some(search.plan().kernel);
+    drop(search);
     if fixed_zero
         && motifs[..block_size]
             .iter()
@@ -64,7 +68,7 @@ pub fn lloyd<T: Element>(
         if !moved.contains(&true) {
             break;
         }
-        indices = prepare(&motifs)?.nearest_again(blocks, &indices, &moved, monitor)?;
+        indices = prepare(&motifs, kernel)?.nearest_again(blocks, &indices, &moved, monitor)?;
         clusters.clear();
         clusters.add(blocks, &motifs, &indices, monitor)?;
         distortions.push(clusters.distortion());

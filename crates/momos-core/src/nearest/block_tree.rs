@@ -14,8 +14,9 @@ use std::ops::RangeInclusive;
 use rayon::prelude::*;
 
 use super::buckets::{Group, GroupSearch, load};
+use super::climb::{Visitor, climb};
 use super::element::Element;
-use super::kdtree::{KdTree, MAX_NODE_LEVELS, Node, Point};
+use super::kdtree::{KdTree, Node, Point};
 use super::leader::{ExactDistance, Leader, Rivals};
 use super::margin::Margin;
 use super::narrow_leaves::{
@@ -159,16 +160,18 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
         exact: ExactDistance<'_>,
     ) -> [u32; LANES] {
         let mut blocks = Blocks::new(simd, self, group);
-        let within = group.within();
+        let (within, slacks) = (group.within(), blocks.slacks);
         let mut motifs = [0; LANES];
         for lane in 0..group.len() {
             let mut walk = Walk {
                 simd,
                 tree: self,
+                blocks: &mut blocks,
+                rivals: &mut *rivals,
                 lane,
                 row: group.row(lane),
                 leader: Leader::NONE,
-                margin: (self.margin.relative(), blocks.slacks[lane]),
+                margin: (self.margin.relative(), slacks[lane]),
                 radius: f32::MAX.sqrt(),
                 most_gap: i32::MAX,
             };
@@ -177,10 +180,9 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
                 walk.leader = Leader::within(limit);
                 walk.tighten();
             }
-            walk.all_leaves(&mut blocks, group.home_of(lane), rivals);
-            motifs[lane] = walk
-                .leader
-                .finish(lane as u32, group.block(lane), rivals, exact);
+            climb(&self.tree, group.home_of(lane), &mut walk);
+            let leader = walk.leader;
+            motifs[lane] = leader.finish(lane as u32, group.block(lane), rivals, exact);
         }
         motifs
     }
@@ -225,14 +227,14 @@ impl<V: Simd, const S: usize> Blocks<V, S> {
         }
     }
 
-    /// The integers for leaves of a scale.
+    /// Where the integers for leaves of a scale are kept.
     #[inline(always)]
-    fn integers(&mut self, simd: V, exponent: i32) -> &Integers {
+    fn keep(&mut self, simd: V, exponent: i32) -> usize {
         let place = exponent.rem_euclid(KEPT_SCALES as i32) as usize;
         if self.kept[place].exponent != exponent {
             self.kept[place] = Integers::of(simd, &self.x, exponent);
         }
-        &self.kept[place]
+        place
     }
 }
 
@@ -240,6 +242,8 @@ impl<V: Simd, const S: usize> Blocks<V, S> {
 struct Walk<'a, V: Simd, const S: usize> {
     simd: V,
     tree: &'a Tree<S>,
+    blocks: &'a mut Blocks<V, S>,
+    rivals: &'a mut Rivals,
     lane: usize,
     row: [f32; S],
     leader: Leader,
@@ -252,51 +256,86 @@ struct Walk<'a, V: Simd, const S: usize> {
 }
 
 impl<V: Simd, const S: usize> Walk<'_, V, S> {
-    /// Visits the home leaf, its neighbours in the tree, and then every other leaf that may hold a
-    /// nearest motif.
     #[inline(always)]
-    fn all_leaves(&mut self, blocks: &mut Blocks<V, S>, home: usize, rivals: &mut Rivals) {
-        self.leaf(blocks, home, rivals);
-        let last_level = match self.tree.tree.node_levels() {
-            0 => return,
-            levels => levels - 1,
-        };
-        let home_node = home / LANES;
-        let near = self.near_children(blocks, last_level, home_node);
-        self.leaves(blocks, home_node, near & !(1 << (home % LANES)), rivals);
-        if last_level == 0 {
-            return;
-        }
-        // Per level, the node and the children still to visit.
-        let mut path = [(0usize, 0u32); MAX_NODE_LEVELS];
-        let mut level = 0;
-        path[0] = (0, self.near_children(blocks, 0, 0));
-        loop {
-            let (place, children) = path[level % MAX_NODE_LEVELS];
-            if children == 0 {
-                if level == 0 {
-                    return;
-                }
-                level -= 1;
-                continue;
-            }
-            path[level % MAX_NODE_LEVELS].1 = children & (children - 1);
-            let child = place * LANES + children.trailing_zeros() as usize % LANES;
-            if level + 1 < last_level {
-                level += 1;
-                let near = self.near_children(blocks, level, child);
-                path[level % MAX_NODE_LEVELS] = (child, near);
-            } else if child != home_node {
-                let near = self.near_children(blocks, last_level, child);
-                self.leaves(blocks, child, near, rivals);
-            }
+    fn leaf(&mut self, leaf: usize) {
+        let known = self.tree.leaves.leaf(leaf);
+        let (simd, lane) = (self.simd, self.lane);
+        let kept = self.blocks.keep(simd, known.exponent);
+        let integers = &self.blocks.kept[kept];
+        let residuals = integers.residuals[lane] + known.residual;
+        let least = integers.threshold(lane, self.radius + residuals);
+        let (close, products) = self.tree.leaves.products(simd, leaf, integers, lane, least);
+        if close != 0 {
+            let products = products.map(|words| simd.words_to_array(words));
+            self.compare(close, &products, known.first, kept, residuals);
         }
     }
 
-    /// Which children's boxes are within the limit.
+    /// Compares the motifs that passed, in float32.
+    fn compare(
+        &mut self,
+        mut close: u64,
+        products: &[[u32; LANES]; MOST_VECTORS],
+        first: usize,
+        kept: usize,
+        residuals: f32,
+    ) {
+        let products = products.as_flattened();
+        while close.count_ones() > FEW {
+            let best = largest_of(products, close);
+            close &= !(1 << best);
+            self.offer(first + best);
+            let integers = &self.blocks.kept[kept % KEPT_SCALES];
+            let least = integers.threshold(self.lane, self.radius + residuals);
+            close = reaching(products, close, least);
+        }
+        while close != 0 {
+            let place = close.trailing_zeros() as usize;
+            close &= close - 1;
+            self.offer(first + place);
+        }
+    }
+
     #[inline(always)]
-    fn near_children(&self, blocks: &Blocks<V, S>, level: usize, place: usize) -> u32 {
-        let simd = self.simd;
+    fn offer(&mut self, point: usize) {
+        let point = &self.tree.points[point];
+        let mut differences = [0.0; S];
+        for d in 0..S {
+            let difference = self.row[d] - point.position[d];
+            differences[d] = difference * difference;
+        }
+        let distance = differences.iter().sum();
+        if distance > self.leader.limit() {
+            return;
+        }
+        let lane = self.lane as u32;
+        self.leader
+            .offer(distance, point.motif, self.margin, lane, self.rivals);
+        self.tighten();
+    }
+
+    /// Follows the leader's limit.
+    #[inline(always)]
+    fn tighten(&mut self) {
+        // The true distance of a motif within the limit.
+        let within = self.leader.limit() * self.margin.0 + self.margin.1;
+        self.radius = within.sqrt() * ROUNDING;
+        let gaps = self.radius * ROUNDING / self.tree.unit.value;
+        // More than all gaps together where it does not fit.
+        self.most_gap = (gaps * gaps * ROUNDING + 1.0) as i32;
+    }
+}
+
+impl<V: Simd, const S: usize> Visitor for Walk<'_, V, S> {
+    #[inline(always)]
+    fn home(&mut self, leaf: usize) {
+        self.leaf(leaf);
+    }
+
+    /// Those whose boxes are within the limit.
+    #[inline(always)]
+    fn near_children(&mut self, level: usize, place: usize) -> u32 {
+        let (simd, blocks) = (self.simd, &*self.blocks);
         let boxes = &self.tree.boxes[self.tree.tree.node_index(level, place)];
         let mut sum = simd.splat_words(0);
         for pair in 0..S.div_ceil(2) {
@@ -317,85 +356,11 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
     }
 
     #[inline(always)]
-    fn leaves(
-        &mut self,
-        blocks: &mut Blocks<V, S>,
-        node: usize,
-        mut near: u32,
-        rivals: &mut Rivals,
-    ) {
-        while near != 0 {
-            let child = near.trailing_zeros() as usize % LANES;
-            near &= near - 1;
-            self.leaf(blocks, node * LANES + child, rivals);
+    fn leaves(&mut self, place: usize, mut leaves: u32) {
+        while leaves != 0 {
+            let lane = leaves.trailing_zeros() as usize % LANES;
+            leaves &= leaves - 1;
+            self.leaf(place * LANES + lane);
         }
-    }
-
-    #[inline(always)]
-    fn leaf(&mut self, blocks: &mut Blocks<V, S>, leaf: usize, rivals: &mut Rivals) {
-        let known = self.tree.leaves.leaf(leaf);
-        let (simd, lane) = (self.simd, self.lane);
-        let integers = blocks.integers(simd, known.exponent);
-        let residuals = integers.residuals[lane] + known.residual;
-        let least = integers.threshold(lane, self.radius + residuals);
-        let (close, products) = self.tree.leaves.products(simd, leaf, integers, lane, least);
-        if close != 0 {
-            let products = products.map(|words| simd.words_to_array(words));
-            self.compare(close, &products, known.first, integers, residuals, rivals);
-        }
-    }
-
-    /// Compares the motifs that passed, in float32.
-    fn compare(
-        &mut self,
-        mut close: u64,
-        products: &[[u32; LANES]; MOST_VECTORS],
-        first: usize,
-        integers: &Integers,
-        residuals: f32,
-        rivals: &mut Rivals,
-    ) {
-        let products = products.as_flattened();
-        while close.count_ones() > FEW {
-            let best = largest_of(products, close);
-            close &= !(1 << best);
-            self.offer(first + best, rivals);
-            let least = integers.threshold(self.lane, self.radius + residuals);
-            close = reaching(products, close, least);
-        }
-        while close != 0 {
-            let place = close.trailing_zeros() as usize;
-            close &= close - 1;
-            self.offer(first + place, rivals);
-        }
-    }
-
-    #[inline(always)]
-    fn offer(&mut self, point: usize, rivals: &mut Rivals) {
-        let point = &self.tree.points[point];
-        let mut differences = [0.0; S];
-        for d in 0..S {
-            let difference = self.row[d] - point.position[d];
-            differences[d] = difference * difference;
-        }
-        let distance = differences.iter().sum();
-        if distance > self.leader.limit() {
-            return;
-        }
-        let lane = self.lane as u32;
-        self.leader
-            .offer(distance, point.motif, self.margin, lane, rivals);
-        self.tighten();
-    }
-
-    /// Follows the leader's limit.
-    #[inline(always)]
-    fn tighten(&mut self) {
-        // The true distance of a motif within the limit.
-        let within = self.leader.limit() * self.margin.0 + self.margin.1;
-        self.radius = within.sqrt() * ROUNDING;
-        let gaps = self.radius * ROUNDING / self.tree.unit.value;
-        // More than all gaps together where it does not fit.
-        self.most_gap = (gaps * gaps * ROUNDING + 1.0) as i32;
     }
 }

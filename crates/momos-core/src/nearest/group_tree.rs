@@ -10,8 +10,9 @@
 use rayon::prelude::*;
 
 use super::buckets::{Group, GroupSearch, load};
+use super::climb::{Visitor, climb};
 use super::element::Element;
-use super::kdtree::{COORDINATE_BITS, KdTree, MAX_NODE_LEVELS, Node, Point};
+use super::kdtree::{COORDINATE_BITS, KdTree, Node, Point};
 use super::leader::{ExactDistance, Leaders, Rivals};
 use super::margin::Margin;
 use super::problem::MotifSet;
@@ -110,7 +111,7 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
         exact: ExactDistance<'_>,
     ) -> [u32; LANES] {
         let mut walk = Walk::new(simd, self, group, rivals);
-        walk.all_leaves(group.home);
+        climb(&self.tree, group.home, &mut walk);
         let (mut motifs, contested) = walk.leaders.finish(simd);
         if contested != 0 {
             for lane in 0..group.len() {
@@ -176,54 +177,6 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
         }
     }
 
-    /// Visits the home leaf, then every other leaf that may hold a nearest motif.
-    #[inline(always)]
-    fn all_leaves(&mut self, home: usize) {
-        self.leaf(home);
-        let last_level = match self.tree.tree.node_levels() {
-            0 => return,
-            levels => levels - 1,
-        };
-        // Per level, the node and the children still to visit.
-        let mut path = [(0usize, 0u32); MAX_NODE_LEVELS];
-        let mut level = 0;
-        path[0] = (0, self.near_children(self.tree.tree.node(0, 0)));
-        loop {
-            let (place, children) = path[level % MAX_NODE_LEVELS];
-            if children == 0 {
-                if level == 0 {
-                    return;
-                }
-                level -= 1;
-                continue;
-            }
-            path[level % MAX_NODE_LEVELS].1 = children & (children - 1);
-            let lane = children.trailing_zeros() as usize % LANES;
-            let child = place * LANES + lane;
-            if level < last_level {
-                level += 1;
-                let near = self.near_children(self.tree.tree.node(level, child));
-                path[level % MAX_NODE_LEVELS] = (child, near);
-            } else if child != home && self.is_near(self.tree.tree.node(level, place), lane) {
-                self.leaf(child);
-            }
-        }
-    }
-
-    /// Which children's boxes are within reach of the box around the blocks.
-    #[inline(always)]
-    fn near_children(&self, node: &Node<S>) -> u32 {
-        let simd = self.simd;
-        let mut distance = simd.splat(0.0);
-        for d in 0..S {
-            let below = simd.sub(simd.load(&node.low[d]), self.high[d]);
-            let above = simd.sub(self.low[d], simd.load(&node.high[d]));
-            let gap = simd.max(simd.max(below, above), simd.splat(0.0));
-            distance = simd.mul_add(gap, gap, distance);
-        }
-        simd.bits(simd.le(distance, simd.splat(self.reach)))
-    }
-
     /// Whether a child's box is within some block's own limit.
     #[inline(always)]
     fn is_near(&self, node: &Node<S>, lane: usize) -> bool {
@@ -269,6 +222,42 @@ impl<'a, V: Simd, const S: usize> Walk<'a, V, S> {
                 let motif = quad.motif[slot];
                 self.leaders
                     .offer(simd, distances[slot], limit, motif, 0, self.rivals);
+            }
+        }
+    }
+}
+
+impl<V: Simd, const S: usize> Visitor for Walk<'_, V, S> {
+    #[inline(always)]
+    fn home(&mut self, leaf: usize) {
+        self.leaf(leaf);
+    }
+
+    /// Those whose boxes are within reach of the box around the blocks.
+    #[inline(always)]
+    fn near_children(&mut self, level: usize, place: usize) -> u32 {
+        let simd = self.simd;
+        let node = self.tree.tree.node(level, place);
+        let mut distance = simd.splat(0.0);
+        for d in 0..S {
+            let below = simd.sub(simd.load(&node.low[d]), self.high[d]);
+            let above = simd.sub(self.low[d], simd.load(&node.high[d]));
+            let gap = simd.max(simd.max(below, above), simd.splat(0.0));
+            distance = simd.mul_add(gap, gap, distance);
+        }
+        simd.bits(simd.le(distance, simd.splat(self.reach)))
+    }
+
+    /// Those within some block's own limit.
+    #[inline(always)]
+    fn leaves(&mut self, place: usize, mut leaves: u32) {
+        let tree = &self.tree.tree;
+        let node = tree.node(tree.node_levels() - 1, place);
+        while leaves != 0 {
+            let lane = leaves.trailing_zeros() as usize % LANES;
+            leaves &= leaves - 1;
+            if self.is_near(node, lane) {
+                self.leaf(place * LANES + lane);
             }
         }
     }

@@ -20,8 +20,6 @@ use crate::monitor::Monitor;
 
 /// Levels of splits below the leaves.
 const FINE_LEVELS: u32 = 3;
-/// Levels of sixteen-wide nodes above as many leaves as there are 32-bit indices.
-pub const MAX_NODE_LEVELS: usize = 8;
 /// Points below which a subtree is not worth another task.
 const PARALLEL_POINTS: usize = 1 << 13;
 /// Points looked at to choose the coordinate to split.

@@ -16,14 +16,16 @@
 //! | `margin` | what float32 may rule out, and why |
 //! | `leader` | the nearest so far, and its rivals |
 //! | `brute`, `narrow` (over `shells`) | the kernels without a tree |
-//! | `group_tree`, `block_tree` (over `kdtree`, `buckets`, `narrow_leaves`) | and with one |
+//! | `group_tree`, `block_tree` (over `kdtree`, `climb`, `buckets`, `narrow_leaves`) | and with one |
 //! | `cost`, `cost_table` | which kernel is expected to be fastest |
+//! | `trial` | which one is, where that depends on the data |
 //! | `search` | motifs made ready to be searched |
 //! | `simd` | sixteen lanes for every instruction set |
 
 mod block_tree;
 mod brute;
 mod buckets;
+mod climb;
 mod cost;
 mod cost_table;
 mod element;
@@ -38,6 +40,7 @@ pub(crate) mod row_set;
 mod search;
 mod shells;
 pub(crate) mod simd;
+mod trial;
 
 pub use cost::{Kernel, Plan};
 pub use element::Element;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -11,6 +12,7 @@ use super::element::Element;
 use super::problem::{MotifSet, Problem};
 use super::row_set::{Equality, RowSet};
 use super::simd::Isa;
+use super::trial::{Challenger, Chosen, Contest, challenger_of, scattered};
 use super::{block_tree, brute, group_tree, narrow};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
@@ -63,14 +65,14 @@ pub struct Expected {
 /// Motifs made ready to be searched, any number of times.
 pub struct MotifSearch<'a, T: Element> {
     motifs: MotifSet<'a, T>,
-    plan: Plan,
+    isa: Isa,
     prepared: Prepared<T>,
 }
 
-enum Prepared<T> {
-    /// All motifs are equal to this one.
-    Constant(u32),
-    Kernel(Box<dyn Search<T>>),
+enum Prepared<T: Element> {
+    /// All motifs are equal to this one; the kernel is what would search different ones.
+    Constant(u32, Kernel),
+    Kernel(Contest<T>),
 }
 
 impl<T: Element> fmt::Debug for MotifSearch<'_, T> {
@@ -79,7 +81,7 @@ impl<T: Element> fmt::Debug for MotifSearch<'_, T> {
             .debug_struct("MotifSearch")
             .field("motifs", &self.motifs.len())
             .field("block_size", &self.motifs.block_size())
-            .field("plan", &self.plan)
+            .field("plan", &self.plan())
             .finish_non_exhaustive()
     }
 }
@@ -112,8 +114,14 @@ impl<'a, T: Element> MotifSearch<'a, T> {
     ) -> Result<Self> {
         let isa = checked_isa(options.isa)?;
         let block_size = motifs.block_size();
+        let k = candidates.len();
+        let mut challenger = None;
         let kernel = match options.kernel {
-            None => cost::cheapest(blocks, candidates.len(), block_size, isa),
+            None => {
+                let kernel = cost::cheapest(blocks, k, block_size, isa);
+                challenger = challenger_of(kernel, blocks, k, block_size, isa);
+                kernel
+            }
             Some(kernel) if kernel.supports(block_size) => kernel,
             Some(kernel) => {
                 return Err(Error::invalid_argument(format!(
@@ -123,19 +131,36 @@ impl<'a, T: Element> MotifSearch<'a, T> {
             }
         };
         let prepared = match candidates {
-            [only] => Prepared::Constant(*only),
-            _ => Prepared::Kernel(prepare(kernel, &motifs, candidates, isa, monitor)?),
+            [only] => Prepared::Constant(*only, kernel),
+            _ => Prepared::Kernel(Contest::new(
+                Chosen {
+                    kernel,
+                    search: prepare(kernel, &motifs, candidates, isa, monitor)?,
+                },
+                challenger.map(|kernel| Challenger {
+                    kernel,
+                    candidates: candidates.to_vec(),
+                }),
+            )),
         };
         Ok(Self {
             motifs,
-            plan: Plan { kernel, isa },
+            isa,
             prepared,
         })
     }
 
-    /// What a search runs.
+    /// What a search runs: the cost model's choice, or what was found to be faster on a sample of
+    /// the first blocks that were searched.
     pub fn plan(&self) -> Plan {
-        self.plan
+        let kernel = match &self.prepared {
+            Prepared::Constant(_, kernel) => *kernel,
+            Prepared::Kernel(contest) => contest.chosen().kernel,
+        };
+        Plan {
+            kernel,
+            isa: self.isa,
+        }
     }
 
     /// Values per motif.
@@ -218,7 +243,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
             stayed.len(),
             Options {
                 kernel: None,
-                isa: Some(self.plan.isa),
+                isa: Some(self.isa),
             },
             monitor,
         )?;
@@ -259,19 +284,24 @@ impl<'a, T: Element> MotifSearch<'a, T> {
 
     fn find(&self, problem: &Problem<'_, T>, monitor: &Monitor, nearest: &mut [u32]) -> Result<()> {
         match &self.prepared {
-            Prepared::Constant(only) => {
+            Prepared::Constant(only, _) => {
                 monitor.advance(nearest.len() as u64);
                 nearest.fill(*only);
                 Ok(())
             }
-            Prepared::Kernel(kernel) => {
-                if matches!(self.plan.kernel, Kernel::Brute | Kernel::Narrow)
+            Prepared::Kernel(contest) => {
+                contest.decide(problem, self.isa, monitor, |challenger| {
+                    let Challenger { kernel, candidates } = challenger;
+                    prepare(*kernel, &self.motifs, candidates, self.isa, monitor)
+                })?;
+                let Chosen { kernel, search } = contest.chosen();
+                if matches!(kernel, Kernel::Brute | Kernel::Narrow)
                     && has_many_equal_blocks(problem)
-                    && self.find_distinct(kernel.as_ref(), problem, monitor, nearest)?
+                    && self.find_distinct(search.as_ref(), problem, monitor, nearest)?
                 {
                     return Ok(());
                 }
-                kernel.search(problem, self.plan.isa, monitor, nearest)
+                search.search(problem, self.isa, monitor, nearest)
             }
         }
     }
@@ -294,7 +324,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
         let distinct = rows_of(problem, set.first());
         let mut found = vec![0; set.first().len()];
         let smaller = problem.with_blocks(&distinct);
-        kernel.search(&smaller, self.plan.isa, monitor, &mut found)?;
+        kernel.search(&smaller, self.isa, monitor, &mut found)?;
         monitor.advance((m - found.len()) as u64);
         nearest
             .par_iter_mut()
@@ -310,11 +340,11 @@ fn prepare<T: Element>(
     candidates: &[u32],
     isa: Isa,
     monitor: &Monitor,
-) -> Result<Box<dyn Search<T>>> {
+) -> Result<Arc<dyn Search<T>>> {
     macro_rules! tree {
         ($tree:ident, $size:literal $(, $isa:expr)?) => {{
             let tree = $tree::Tree::<$size>::build(motifs, candidates $(, $isa)?, monitor)?;
-            Ok(Box::new(Sorted(tree)))
+            Ok(Arc::new(Sorted(tree)))
         }};
     }
     match (kernel, motifs.block_size()) {
@@ -331,8 +361,8 @@ fn prepare<T: Element>(
         (Kernel::BlockTree, 6) => tree!(block_tree, 6, isa),
         (Kernel::BlockTree, 7) => tree!(block_tree, 7, isa),
         (Kernel::BlockTree, 8) => tree!(block_tree, 8, isa),
-        (Kernel::Narrow, _) => Ok(Box::new(narrow::Motifs::pack(motifs, candidates))),
-        _ => Ok(Box::new(brute::Motifs::pack(motifs, candidates))),
+        (Kernel::Narrow, _) => Ok(Arc::new(narrow::Motifs::pack(motifs, candidates))),
+        _ => Ok(Arc::new(brute::Motifs::pack(motifs, candidates))),
     }
 }
 
@@ -419,9 +449,7 @@ fn has_many_equal_blocks<T: Element>(problem: &Problem<'_, T>) -> bool {
     let mut set = RowSet::new(problem.block_size(), Equality::Numbers);
     let mut numbers = Vec::new();
     for sample in 0..SAMPLED_BLOCKS {
-        // Not evenly spaced: the blocks may be periodic.
-        let offset = (sample * 0x9e37_79b9) % (m / SAMPLED_BLOCKS);
-        let block = sample * (m / SAMPLED_BLOCKS) + offset;
+        let block = scattered(sample, SAMPLED_BLOCKS, m);
         set.insert(problem.blocks(), block..block + 1, m, &mut numbers);
     }
     set.first().len() < SAMPLED_BLOCKS * 3 / 4
