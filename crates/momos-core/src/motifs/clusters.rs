@@ -11,10 +11,11 @@ use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
 use crate::monitor::Monitor;
 use crate::nearest::Element;
-use crate::nearest::simd::{Isa, Simd, Work, dispatch};
+use crate::nearest::simd::{Isa, Simd, Work, dispatch, prefetch};
 
-/// Bytes of sums that one thread adds to in any order faster than it could sort the blocks.
-const CACHED_BYTES: usize = 1 << 22;
+/// Bytes of sums that are asked for before they are needed, where blocks are not sorted: enough for
+/// what comes from memory, not too much for a first-level cache.
+const BYTES_AHEAD: usize = 3 << 10;
 /// Bytes of sums that stay in a second-level cache beside the blocks that are added to them.
 const BUCKET_BYTES: usize = 1 << 18;
 /// Buckets that every thread has at the least, if there are as many motifs.
@@ -117,108 +118,88 @@ impl Clusters {
                 "the index {index} is none of {k} motifs"
             )));
         }
-        match self.block_size {
-            2 => self.gather_sized::<T, 2>(blocks, motifs, indices, monitor),
-            4 => self.gather_sized::<T, 4>(blocks, motifs, indices, monitor),
-            8 => self.gather_sized::<T, 8>(blocks, motifs, indices, monitor),
-            _ => self.gather_sized::<T, 0>(blocks, motifs, indices, monitor),
-        }
-    }
-
-    /// As [`add`](Self::add), for blocks of `S` values or, if that is 0, of any size.
-    fn gather_sized<T: Element, const S: usize>(
-        &mut self,
-        blocks: &[T],
-        motifs: &[T],
-        indices: &[u32],
-        monitor: &Monitor,
-    ) -> Result<()> {
-        let alone = rayon::current_num_threads() == 1;
-        let in_place = alone && self.rows.len() * size_of::<f64>() <= CACHED_BYTES
-            || self.block_size > MAX_COPIED_BLOCK_SIZE;
-        let wanted = BATCH_BLOCKS_PER_MOTIF * self.motif_count();
+        // Sums of long blocks take so little beside their search that all threads may look at all.
+        let in_place = rayon::current_num_threads() == 1 || self.block_size > MAX_COPIED_BLOCK_SIZE;
+        let wanted = BATCH_BLOCKS_PER_MOTIF * k;
         let batch_len = wanted.clamp(*BATCH_LENS.start(), *BATCH_LENS.end());
-        let batches = blocks.chunks(batch_len * self.block_size);
+        let batches = blocks.chunks(batch_len * size);
         let mut chunks = Vec::new();
         for (blocks, indices) in batches.zip(indices.chunks(batch_len)) {
             monitor.check()?;
             if in_place {
-                self.gather_in_place::<T, S>(blocks, motifs, indices);
+                self.gather_in_place(blocks, motifs, indices);
             } else {
-                self.gather_sorted::<T, S>(blocks, motifs, indices, &mut chunks);
+                self.gather_sorted(blocks, motifs, indices, &mut chunks);
             }
         }
         Ok(())
     }
 
     /// Every thread goes through all indices and takes care of some motifs.
-    fn gather_in_place<T: Element, const S: usize>(
-        &mut self,
-        blocks: &[T],
-        motifs: &[T],
-        indices: &[u32],
-    ) {
-        let (block_size, scale) = (self.block_size, self.scale);
-        let motif_count = motifs.len() / block_size;
-        let share = motif_count.div_ceil(rayon::current_num_threads()).max(1);
-        let shares = self
-            .rows
-            .par_chunks_mut(share * (block_size + 2))
-            .enumerate();
-        shares.for_each(|(number, rows)| {
-            let size = known::<S>(block_size);
-            let row_len = size + 2;
-            let first = number * share;
-            let count = rows.len() / row_len;
-            for (block, &index) in blocks.chunks_exact(size).zip(indices) {
-                let place = (index as usize).wrapping_sub(first);
-                if place < count {
-                    let motif = &motifs[index as usize * size..][..size];
-                    let row = &mut rows[place * row_len..][..row_len];
-                    add_block::<T, S>(row, block, motif, scale);
-                }
-            }
+    fn gather_in_place<T: Element>(&mut self, blocks: &[T], motifs: &[T], indices: &[u32]) {
+        let row_len = self.block_size + 2;
+        let share = self
+            .motif_count()
+            .div_ceil(rayon::current_num_threads())
+            .max(1);
+        let ahead = (BYTES_AHEAD / (row_len * size_of::<f64>())).max(1);
+        self.sums_of(motifs, share).for_each(|(_, sums)| {
+            sums.add_all(std::iter::once((blocks, indices)), ahead);
         });
     }
 
     /// Blocks are first sorted, keeping their order, into buckets of motifs whose sums fit the
     /// cache. `chunks` is where, and may be used again for the next blocks.
-    fn gather_sorted<T: Element, const S: usize>(
+    fn gather_sorted<T: Element>(
         &mut self,
         blocks: &[T],
         motifs: &[T],
         indices: &[u32],
         chunks: &mut Vec<Chunk<T>>,
     ) {
-        let (block_size, scale) = (self.block_size, self.scale);
-        let row_len = block_size + 2;
-        let motif_count = motifs.len() / block_size;
-        let cached = BUCKET_BYTES / (row_len * size_of::<f64>());
+        let (size, motif_count) = (self.block_size, self.motif_count());
+        let cached = BUCKET_BYTES / ((size + 2) * size_of::<f64>());
         let shared = motif_count / (BUCKETS_PER_THREAD * rayon::current_num_threads());
         let shift = cached.min(shared).max(1).ilog2();
         let bucket_count = motif_count.div_ceil(1 << shift);
         chunks.resize_with(indices.len().div_ceil(CHUNK_LEN), Chunk::default);
         chunks
             .par_iter_mut()
-            .zip(blocks.par_chunks(CHUNK_LEN * block_size))
+            .zip(blocks.par_chunks(CHUNK_LEN * size))
             .zip(indices.par_chunks(CHUNK_LEN))
-            .for_each(|((chunk, blocks), indices)| {
-                chunk.sort(blocks, known::<S>(block_size), indices, shift, bucket_count);
+            .for_each(|((chunk, blocks), indices)| match size {
+                2 => chunk.sort::<2>(blocks, size, indices, shift, bucket_count),
+                4 => chunk.sort::<4>(blocks, size, indices, shift, bucket_count),
+                8 => chunk.sort::<8>(blocks, size, indices, shift, bucket_count),
+                _ => chunk.sort::<0>(blocks, size, indices, shift, bucket_count),
             });
-        let isa = Isa::best();
-        let buckets = self.rows.par_chunks_mut(row_len << shift).enumerate();
-        buckets.for_each(|(bucket, rows)| {
-            let sums = BucketSums::<T, S> {
-                chunks,
-                motifs: &motifs[(bucket << shift) * block_size..],
-                block_size,
-                scale,
-                bucket,
-                first: bucket << shift,
-                rows,
-            };
-            dispatch(isa, sums);
+        self.sums_of(motifs, 1 << shift).for_each(|(bucket, sums)| {
+            let pieces = chunks.iter().map(|chunk| chunk.of_bucket(bucket, size));
+            sums.add_all(pieces, usize::MAX);
         });
+    }
+
+    /// The sums of so many motifs at a time.
+    fn sums_of<'a, T: Element>(
+        &'a mut self,
+        motifs: &'a [T],
+        share: usize,
+    ) -> impl IndexedParallelIterator<Item = (usize, Sums<'a, T>)> {
+        let (size, scale) = (self.block_size, self.scale);
+        let rows = self.rows.par_chunks_mut(share * (size + 2));
+        let motifs = motifs.par_chunks(share * size);
+        rows.zip(motifs)
+            .enumerate()
+            .map(move |(number, (rows, motifs))| {
+                let sums = Sums {
+                    first: number * share,
+                    motifs,
+                    size,
+                    scale,
+                    rows,
+                };
+                (number, sums)
+            })
     }
 
     /// Distortion of all blocks.
@@ -270,8 +251,8 @@ struct Chunk<T> {
 
 impl<T: Element> Chunk<T> {
     /// Replaces what it holds.
-    #[inline(always)]
-    fn sort(
+    /// Blocks have `S` values or, if that is 0, `size`.
+    fn sort<const S: usize>(
         &mut self,
         blocks: &[T],
         size: usize,
@@ -279,6 +260,7 @@ impl<T: Element> Chunk<T> {
         shift: u32,
         bucket_count: usize,
     ) {
+        let size = if S == 0 { size } else { S };
         self.starts.clear();
         self.starts.resize(bucket_count + 1, 0);
         for &index in indices {
@@ -299,67 +281,131 @@ impl<T: Element> Chunk<T> {
             sorted_indices[place] = index;
         }
     }
+
+    /// The blocks of a bucket and their indices.
+    #[inline(always)]
+    fn of_bucket(&self, bucket: usize, size: usize) -> (&[T], &[u32]) {
+        let range = self.starts[bucket]..self.starts[bucket + 1];
+        (
+            &self.blocks[range.start * size..range.end * size],
+            &self.indices[range],
+        )
+    }
 }
 
-/// Adds the blocks of one bucket to the sums of its motifs.
-struct BucketSums<'a, T, const S: usize> {
-    chunks: &'a [Chunk<T>],
-    /// Motifs from the first of the bucket on.
-    motifs: &'a [T],
-    block_size: usize,
-    scale: f64,
-    bucket: usize,
-    /// The bucket's first motif.
+/// The sums of some consecutive motifs.
+struct Sums<'a, T> {
+    /// Index of the first of them.
     first: usize,
+    motifs: &'a [T],
+    size: usize,
+    scale: f64,
     rows: &'a mut [f64],
 }
 
-impl<T: Element, const S: usize> Work for BucketSums<'_, T, S> {
+impl<T: Element> Sums<'_, T> {
+    /// Adds blocks, given the index of the motif of each, if it is one of these.
+    ///
+    /// The sums of the block that comes `ahead` later are asked for before they are needed.
+    fn add_all<'a>(self, pieces: impl Iterator<Item = (&'a [T], &'a [u32])>, ahead: usize)
+    where
+        T: 'a,
+    {
+        let isa = Isa::best();
+        match self.size {
+            2 => dispatch(isa, OfSize::<_, _, 2, 4>(self, pieces, ahead)),
+            4 => dispatch(isa, OfSize::<_, _, 4, 6>(self, pieces, ahead)),
+            8 => dispatch(isa, OfSize::<_, _, 8, 10>(self, pieces, ahead)),
+            _ => dispatch(isa, OfAnySize(self, pieces, ahead)),
+        }
+    }
+}
+
+/// Additions to sums of blocks of `S` values, in rows of `ROW`, which is two more.
+struct OfSize<'a, T, I, const S: usize, const ROW: usize>(Sums<'a, T>, I, usize);
+
+impl<'a, T, I, const S: usize, const ROW: usize> Work for OfSize<'_, T, I, S, ROW>
+where
+    T: Element + 'a,
+    I: Iterator<Item = (&'a [T], &'a [u32])>,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<V: Simd>(self, _: V) {
-        let size = known::<S>(self.block_size);
-        let row_len = size + 2;
-        for chunk in self.chunks {
-            let range = chunk.starts[self.bucket]..chunk.starts[self.bucket + 1];
-            let blocks = chunk.blocks[range.start * size..range.end * size].chunks_exact(size);
-            for (block, &index) in blocks.zip(&chunk.indices[range]) {
-                let place = index as usize - self.first;
-                let motif = &self.motifs[place * size..][..size];
-                let row = &mut self.rows[place * row_len..][..row_len];
-                add_block::<T, S>(row, block, motif, self.scale);
+        const { assert!(ROW == S + 2) };
+        let Self(sums, pieces, ahead) = self;
+        let (first, scale) = (sums.first, sums.scale);
+        let (rows, _) = sums.rows.as_chunks_mut::<ROW>();
+        let (motifs, _) = sums.motifs.as_chunks::<S>();
+        for (blocks, indices) in pieces {
+            let mut soon = indices.iter().skip(ahead);
+            for (block, &index) in blocks.as_chunks::<S>().0.iter().zip(indices) {
+                if let Some(&index) = soon.next() {
+                    let place = (index as usize).wrapping_sub(first);
+                    if let (Some(row), Some(motif)) = (rows.get(place), motifs.get(place)) {
+                        prefetch(&row[0]);
+                        prefetch(&row[ROW - 1]);
+                        prefetch(motif);
+                    }
+                }
+                let place = (index as usize).wrapping_sub(first);
+                if let (Some(row), Some(motif)) = (rows.get_mut(place), motifs.get(place)) {
+                    let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64() * scale);
+                    let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64() * scale);
+                    let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
+                    let distance = squares.iter().sum::<f64>();
+                    // All values of a row at a time.
+                    let more: [f64; ROW] = std::array::from_fn(|place| match place {
+                        place if place < S => x[place],
+                        place if place == S => 1.0,
+                        _ => distance,
+                    });
+                    for (sum, more) in row.iter_mut().zip(more) {
+                        *sum += more;
+                    }
+                }
             }
         }
     }
 }
 
-/// The size, known to the compiler if `S` is not 0, so that loops over blocks are unrolled.
-#[inline(always)]
-fn known<const S: usize>(size: usize) -> usize {
-    if S == 0 { size } else { S }
+/// Additions to sums of blocks of any number of values.
+struct OfAnySize<'a, T, I>(Sums<'a, T>, I, usize);
+
+impl<'a, T: Element + 'a, I: Iterator<Item = (&'a [T], &'a [u32])>> Work for OfAnySize<'_, T, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Simd>(self, _: V) {
+        let Self(sums, pieces, ahead) = self;
+        let (first, size, scale) = (sums.first, sums.size, sums.scale);
+        let row_len = size + 2;
+        let count = sums.rows.len() / row_len;
+        for (blocks, indices) in pieces {
+            let mut soon = indices.iter().skip(ahead);
+            for (block, &index) in blocks.chunks_exact(size).zip(indices) {
+                if let Some(&index) = soon.next() {
+                    let place = (index as usize).wrapping_sub(first);
+                    if place < count {
+                        prefetch(&sums.rows[place * row_len]);
+                        prefetch(&sums.rows[place * row_len + size + 1]);
+                        prefetch(&sums.motifs[place * size]);
+                    }
+                }
+                let place = (index as usize).wrapping_sub(first);
+                if place < count {
+                    let motif = &sums.motifs[place * size..][..size];
+                    let row = &mut sums.rows[place * row_len..][..row_len];
+                    add_block(row, block, motif, scale);
+                }
+            }
+        }
+    }
 }
 
-/// Adds a block to the row of its motif: `S` values, or any number if that is 0.
 #[inline(always)]
-fn add_block<T: Element, const S: usize>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
-    if S == 0 {
-        return add_any_block(row, block, motif, scale);
-    }
-    // Arrays, so that the compiler takes all values of a block at a time.
-    let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64() * scale);
-    let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64() * scale);
-    let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
-    let (sums, totals) = row.split_at_mut(S);
-    for d in 0..S {
-        sums[d] += x[d];
-    }
-    totals[0] += 1.0;
-    totals[1] += squares.iter().sum::<f64>();
-}
-
-#[inline(always)]
-fn add_any_block<T: Element>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
+fn add_block<T: Element>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
     let (sums, totals) = row.split_at_mut(block.len());
     let mut distortion = 0.0;
     for ((sum, x), z) in sums.iter_mut().zip(block).zip(motif) {
@@ -379,38 +425,47 @@ mod tests {
 
     #[test]
     fn both_ways_to_gather_give_the_same_sums() {
-        let (m, k, size) = (3 * CHUNK_LEN + 17, 30_000, 3);
-        let mut random = SplitMix64::new(1);
-        let mut value = || random.next_u64() as f32 / u64::MAX as f32 - 0.5;
-        let blocks: Vec<f32> = (0..m * size).map(|_| value()).collect();
-        let motifs: Vec<f32> = (0..k * size).map(|_| value()).collect();
-        let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
-        let clusters = || Clusters::new(k, size, 0.5).unwrap();
-        let mut one = clusters();
-        let mut chunks = Vec::new();
-        one.gather_sorted::<f32, 3>(&blocks, &motifs, &indices, &mut chunks);
-        let mut other = clusters();
-        other.gather_in_place::<f32, 0>(&blocks, &motifs, &indices);
-        assert_eq!(one.rows, other.rows);
-        // The chunks may be used again, for fewer blocks.
-        let half = m / 2;
-        let mut again = clusters();
-        for range in [0..half, half..m] {
-            let blocks = &blocks[range.start * size..range.end * size];
-            again.gather_sorted::<f32, 0>(blocks, &motifs, &indices[range], &mut chunks);
+        for size in [1, 2, 3, 4, 8] {
+            let (m, k) = (3 * CHUNK_LEN + 17, 30_000);
+            let mut random = SplitMix64::new(1);
+            let mut value = || random.next_u64() as f32 / u64::MAX as f32 - 0.5;
+            let blocks: Vec<f32> = (0..m * size).map(|_| value()).collect();
+            let motifs: Vec<f32> = (0..k * size).map(|_| value()).collect();
+            let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
+            let clusters = || Clusters::new(k, size, 0.5).unwrap();
+            let mut plain = vec![0.0; k * (size + 2)];
+            for (block, &index) in blocks.chunks_exact(size).zip(&indices) {
+                let motif = &motifs[index as usize * size..][..size];
+                let row = &mut plain[index as usize * (size + 2)..][..size + 2];
+                add_block(row, block, motif, 1.0);
+            }
+            let mut one = clusters();
+            let mut chunks = Vec::new();
+            one.gather_sorted(&blocks, &motifs, &indices, &mut chunks);
+            assert_eq!(one.rows, plain);
+            let mut other = clusters();
+            other.gather_in_place(&blocks, &motifs, &indices);
+            assert_eq!(other.rows, plain);
+            // The chunks may be used again, for fewer blocks.
+            let half = m / 2;
+            let mut again = clusters();
+            for range in [0..half, half..m] {
+                let blocks = &blocks[range.start * size..range.end * size];
+                again.gather_sorted(blocks, &motifs, &indices[range], &mut chunks);
+            }
+            assert_eq!(again.rows, plain);
+            let mut pieces = clusters();
+            let cuts = [0, 1, 40_000, 40_001, m];
+            for cut in cuts.windows(2) {
+                let (start, end) = (cut[0], cut[1]);
+                let blocks = &blocks[start * size..end * size];
+                let indices = &indices[start..end];
+                pieces
+                    .add(blocks, &motifs, indices, &Monitor::new())
+                    .unwrap();
+            }
+            assert_eq!(pieces.rows, plain);
         }
-        assert_eq!(one.rows, again.rows);
-        let mut pieces = clusters();
-        let cuts = [0, 1, 40_000, 40_001, m];
-        for cut in cuts.windows(2) {
-            let (start, end) = (cut[0], cut[1]);
-            let blocks = &blocks[start * size..end * size];
-            let indices = &indices[start..end];
-            pieces
-                .add(blocks, &motifs, indices, &Monitor::new())
-                .unwrap();
-        }
-        assert_eq!(one.rows, pieces.rows);
     }
 
     #[test]

@@ -27,7 +27,7 @@ const ROWS_PER_CHECK: usize = 1 << 14;
 const FEW_MOVED: f64 = 0.5;
 
 /// From this block size on, the distance of a block's last motif saves more than it costs.
-const LEAST_SIZE_FOR_DISTANCES: usize = 4;
+const LEAST_SIZE_FOR_DISTANCES: usize = 5;
 
 /// Motifs laid out for a kernel.
 pub trait Search<T: Element>: Send + Sync {
