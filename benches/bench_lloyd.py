@@ -31,9 +31,7 @@ DENSE = 1_600_000
 """Motifs of one more row at s=4: sums that are far larger than any cache."""
 
 
-def check_sums(
-    clusters: _core.Clusters, blocks: Rows, motifs: Rows, found: Indices
-) -> None:
+def check_sums(clusters: _core.Clusters, blocks: Rows, motifs: Rows, found: Indices) -> None:
     """Compares sums, numbers and distortions with numpy's, which are taken in the same order."""
     expected = np.zeros((len(motifs), blocks.shape[1] + 2))
     wide, table = blocks.astype(np.float64), motifs.astype(np.float64)[found]
@@ -70,7 +68,8 @@ def row(kind: str, size: int, count: int, k: int, threads: int) -> str:
     assert wrong(Timing(0, first, blocks), motifs) == 0, "answers are wrong"
     add(motifs, first)
     check_sums(clusters, blocks, motifs, first)
-    table, moved = clusters.move_motifs(motifs, threads=threads)
+    means, moved = clusters.move_motifs(motifs, threads=threads)
+    table: Rows = np.asarray(means, np.float32)
     second = prepare(table).nearest(blocks, previous=first, moved=moved, threads=threads)
     assert wrong(Timing(0, second, blocks), table) == 0, "answers are wrong"
 
@@ -78,9 +77,12 @@ def row(kind: str, size: int, count: int, k: int, threads: int) -> str:
     warm = median_seconds(
         lambda: prepare(table).nearest(blocks, previous=first, moved=moved, threads=threads)
     )
-    update = median_seconds(
-        lambda: (add(table, second), clusters.move_motifs(table, threads=threads))
-    )
+
+    def move() -> None:
+        add(table, second)
+        clusters.move_motifs(table, threads=threads)
+
+    update = median_seconds(move)
     nanoseconds = [1e9 * seconds / count for seconds in (cold, warm, update)]
     cells = [f"{size}", f"{count:,}", f"{k:,}", f"{threads}", {"g": "gaussian", "m": "mixed"}[kind]]
     cells += [f"{each:.3g}" for each in nanoseconds]

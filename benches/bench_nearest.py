@@ -217,7 +217,15 @@ def wrong(timing: Timing, motifs: Rows) -> float:
 
 
 def row(size: int, count: int, k: int, threads: int, options: argparse.Namespace) -> list[str]:
-    names = ["kernel", "ns", "gain", "faiss", "tree", *(["torch"] if options.torch else []), "wrong"]
+    names = [
+        "kernel",
+        "ns",
+        "gain",
+        "faiss",
+        "tree",
+        *(["torch"] if options.torch else []),
+        "wrong",
+    ]
     cells: dict[str, list[str]] = {name: [] for name in names}
     for kind in "gm":
         blocks = blocks_of(kind, count, size)

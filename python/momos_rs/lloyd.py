@@ -146,9 +146,7 @@ class Lloyd:
             progress=self._counting(after),
         )
 
-    def _search(
-        self, motifs: Floats, blocks: int, kernel: str | None = None
-    ) -> _core.MotifSearch:
+    def _search(self, motifs: Floats, blocks: int, kernel: str | None = None) -> _core.MotifSearch:
         return _core.MotifSearch(
             motifs,
             blocks=blocks,

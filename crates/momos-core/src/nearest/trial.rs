@@ -167,7 +167,59 @@ fn slowed_by_sampling(kernel: Kernel) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+    use std::thread::sleep;
+    use std::time::Duration;
+
     use super::*;
+    use crate::nearest::problem::MotifSet;
+
+    /// Takes its time and finds nothing.
+    struct Taking(Duration);
+
+    impl Search<f32> for Taking {
+        fn search(&self, _: &Problem<'_, f32>, _: Isa, _: &Monitor, _: &mut [u32]) -> Result<()> {
+            sleep(self.0);
+            Ok(())
+        }
+    }
+
+    /// The kernel chosen after a trial, and after another of the same contest.
+    fn winners(tree: u64, narrow: u64, blocks: usize) -> [Kernel; 2] {
+        let motifs = MotifSet::new(Cow::from(vec![0.0f32; 8]), 8, 1.0).unwrap();
+        let values = vec![1.0f32; 8 * blocks];
+        let problem = Problem::new(&values, &motifs).unwrap();
+        let after = |milliseconds| -> Arc<dyn Search<f32>> {
+            Arc::new(Taking(Duration::from_millis(milliseconds)))
+        };
+        let chosen = Chosen {
+            kernel: Kernel::BlockTree,
+            search: after(tree),
+        };
+        let challenger = Challenger {
+            kernel: Kernel::Narrow,
+            candidates: vec![0],
+        };
+        let contest = Contest::new(chosen, Some(challenger));
+        [narrow, 0].map(|narrow| {
+            let prepare = |_: &Challenger| Ok(after(narrow));
+            let monitor = Monitor::new();
+            contest
+                .decide(&problem, Isa::Portable, &monitor, prepare)
+                .unwrap();
+            assert_eq!(monitor.done(), 0);
+            contest.chosen().kernel
+        })
+    }
+
+    #[test]
+    fn the_faster_kernel_wins_and_the_trial_is_held_once() {
+        let (narrow, tree) = (Kernel::Narrow, Kernel::BlockTree);
+        assert_eq!(winners(40, 2, SAMPLE_LEN), [narrow; 2]);
+        assert_eq!(winners(2, 40, SAMPLE_LEN), [tree; 2]);
+        // Too few blocks for the first search: the trial is held with more.
+        assert_eq!(winners(2, 0, SAMPLE_LEN - 1), [tree; 2]);
+    }
 
     #[test]
     fn what_pays_is_tried() {
