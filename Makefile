@@ -33,6 +33,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	cargo bench --workspace
 	$(BIN)/python benches/bench_nearest.py
+	$(BIN)/python benches/bench_lloyd.py
 	$(BIN)/python benches/fit_search_costs.py
 	$(BIN)/python benches/bench_complexity.py
 	$(BIN)/python benches/bench_packing.py

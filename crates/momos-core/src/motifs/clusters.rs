@@ -18,6 +18,10 @@ use crate::nearest::simd::{Isa, Simd, Work, dispatch, prefetch};
 const BYTES_AHEAD: usize = 3 << 10;
 /// Bytes of sums that stay in a second-level cache beside the blocks that are added to them.
 const BUCKET_BYTES: usize = 1 << 18;
+/// Most threads that each look at all indices; more share the blocks by sorting them.
+const MOST_SCANNING: usize = 8;
+/// Indices that a thread looks at before it adds the blocks of those motifs that are its own.
+const SCANNED: usize = 1 << 12;
 /// Buckets that every thread has at the least, if there are as many motifs.
 const BUCKETS_PER_THREAD: usize = 8;
 /// Longest blocks that are copied to where their sums are; beyond, the search takes so long that
@@ -109,17 +113,19 @@ impl Clusters {
                 motifs.len()
             )));
         }
+        let isa = Isa::best();
         let largest = indices
             .par_chunks(CHUNK_LEN)
-            .map(|indices| indices.iter().copied().fold(0, u32::max))
+            .map(|indices| dispatch(isa, Largest(indices)))
             .max();
         if let Some(index) = largest.filter(|&index| index as usize >= k) {
             return Err(Error::invalid_argument(format!(
                 "the index {index} is none of {k} motifs"
             )));
         }
-        // Sums of long blocks take so little beside their search that all threads may look at all.
-        let in_place = rayon::current_num_threads() == 1 || self.block_size > MAX_COPIED_BLOCK_SIZE;
+        // Sums of long blocks take so little beside their search that they are not worth a copy.
+        let in_place =
+            rayon::current_num_threads() <= MOST_SCANNING || size > MAX_COPIED_BLOCK_SIZE;
         let wanted = BATCH_BLOCKS_PER_MOTIF * k;
         let batch_len = wanted.clamp(*BATCH_LENS.start(), *BATCH_LENS.end());
         let batches = blocks.chunks(batch_len * size);
@@ -143,8 +149,13 @@ impl Clusters {
             .div_ceil(rayon::current_num_threads())
             .max(1);
         let ahead = (BYTES_AHEAD / (row_len * size_of::<f64>())).max(1);
+        let choice = if share == self.motif_count() {
+            Choice::All { ahead }
+        } else {
+            Choice::Own { ahead }
+        };
         self.sums_of(motifs, share).for_each(|(_, sums)| {
-            sums.add_all(std::iter::once((blocks, indices)), ahead);
+            sums.add_all(std::iter::once((blocks, indices)), choice);
         });
     }
 
@@ -175,7 +186,8 @@ impl Clusters {
             });
         self.sums_of(motifs, 1 << shift).for_each(|(bucket, sums)| {
             let pieces = chunks.iter().map(|chunk| chunk.of_bucket(bucket, size));
-            sums.add_all(pieces, usize::MAX);
+            // They are in cache.
+            sums.add_all(pieces, Choice::All { ahead: usize::MAX });
         });
     }
 
@@ -293,6 +305,28 @@ impl<T: Element> Chunk<T> {
     }
 }
 
+/// The largest of some indices.
+struct Largest<'a>(&'a [u32]);
+
+impl Work for Largest<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<V: Simd>(self, _: V) -> u32 {
+        self.0.iter().copied().fold(0, u32::max)
+    }
+}
+
+/// Which blocks are added. The sums of the block that comes `ahead` later are asked for before they
+/// are needed.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// All: their motifs are among those of the sums.
+    All { ahead: usize },
+    /// Those whose motifs are.
+    Own { ahead: usize },
+}
+
 /// The sums of some consecutive motifs.
 struct Sums<'a, T> {
     /// Index of the first of them.
@@ -304,100 +338,198 @@ struct Sums<'a, T> {
 }
 
 impl<T: Element> Sums<'_, T> {
-    /// Adds blocks, given the index of the motif of each, if it is one of these.
-    ///
-    /// The sums of the block that comes `ahead` later are asked for before they are needed.
-    fn add_all<'a>(self, pieces: impl Iterator<Item = (&'a [T], &'a [u32])>, ahead: usize)
+    /// Adds blocks, given the index of the motif of each.
+    fn add_all<'a>(self, pieces: impl Iterator<Item = (&'a [T], &'a [u32])>, choice: Choice)
     where
         T: 'a,
     {
         let isa = Isa::best();
-        match self.size {
-            2 => dispatch(isa, OfSize::<_, _, 2, 4>(self, pieces, ahead)),
-            4 => dispatch(isa, OfSize::<_, _, 4, 6>(self, pieces, ahead)),
-            8 => dispatch(isa, OfSize::<_, _, 8, 10>(self, pieces, ahead)),
-            _ => dispatch(isa, OfAnySize(self, pieces, ahead)),
+        let Self { first, size, .. } = self;
+        macro_rules! of_size {
+            ($size:literal) => {{
+                let rows = OfSize::<T, $size, { $size + 2 }> {
+                    motifs: self.motifs.as_chunks().0,
+                    scale: self.scale,
+                    rows: self.rows.as_chunks_mut().0,
+                };
+                dispatch(
+                    isa,
+                    Addition {
+                        rows,
+                        first,
+                        pieces,
+                        choice,
+                    },
+                );
+            }};
+        }
+        match size {
+            2 => of_size!(2),
+            4 => of_size!(4),
+            8 => of_size!(8),
+            _ => dispatch(
+                isa,
+                Addition {
+                    rows: self,
+                    first,
+                    pieces,
+                    choice,
+                },
+            ),
         }
     }
 }
 
-/// Additions to sums of blocks of `S` values, in rows of `ROW`, which is two more.
-struct OfSize<'a, T, I, const S: usize, const ROW: usize>(Sums<'a, T>, I, usize);
+/// Rows of sums that blocks are added to, by place.
+trait Rows<T> {
+    /// Values per block.
+    fn size(&self) -> usize;
+    /// How many rows there are.
+    fn count(&self) -> usize;
+    /// Asks for what will be needed to add to a row.
+    fn ask_for(&self, place: usize);
+    /// Adds a block.
+    fn add(&mut self, place: usize, block: &[T]);
+}
 
-impl<'a, T, I, const S: usize, const ROW: usize> Work for OfSize<'_, T, I, S, ROW>
+/// Sums of blocks of `S` values, in rows of `ROW`, which is two more.
+struct OfSize<'a, T, const S: usize, const ROW: usize> {
+    motifs: &'a [[T; S]],
+    scale: f64,
+    rows: &'a mut [[f64; ROW]],
+}
+
+impl<T: Element, const S: usize, const ROW: usize> Rows<T> for OfSize<'_, T, S, ROW> {
+    #[inline(always)]
+    fn size(&self) -> usize {
+        S
+    }
+
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline(always)]
+    fn ask_for(&self, place: usize) {
+        if let (Some(row), Some(motif)) = (self.rows.get(place), self.motifs.get(place)) {
+            prefetch(&row[0]);
+            prefetch(&row[ROW - 1]);
+            prefetch(motif);
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, place: usize, block: &[T]) {
+        const { assert!(ROW == S + 2) };
+        let (Some(row), Some(motif)) = (self.rows.get_mut(place), self.motifs.get(place)) else {
+            return;
+        };
+        let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64() * self.scale);
+        let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64() * self.scale);
+        let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
+        let distance = squares.iter().sum::<f64>();
+        // All values of a row at a time.
+        let more: [f64; ROW] = std::array::from_fn(|place| match place {
+            place if place < S => x[place],
+            place if place == S => 1.0,
+            _ => distance,
+        });
+        for (sum, more) in row.iter_mut().zip(more) {
+            *sum += more;
+        }
+    }
+}
+
+impl<T: Element> Rows<T> for Sums<'_, T> {
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.rows.len() / (self.size + 2)
+    }
+
+    #[inline(always)]
+    fn ask_for(&self, place: usize) {
+        if place < self.count() {
+            let row = &self.rows[place * (self.size + 2)..][..self.size + 2];
+            prefetch(&row[0]);
+            prefetch(&row[self.size + 1]);
+            prefetch(&self.motifs[place * self.size]);
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, place: usize, block: &[T]) {
+        if place < self.count() {
+            let motif = &self.motifs[place * self.size..][..self.size];
+            let row = &mut self.rows[place * (self.size + 2)..][..self.size + 2];
+            add_block(row, block, motif, self.scale);
+        }
+    }
+}
+
+/// Adds blocks to rows, given the index of the motif of each.
+struct Addition<R, I> {
+    rows: R,
+    /// Index of the motif of the first row.
+    first: usize,
+    pieces: I,
+    choice: Choice,
+}
+
+impl<'a, T, R, I> Work for Addition<R, I>
 where
     T: Element + 'a,
+    R: Rows<T>,
     I: Iterator<Item = (&'a [T], &'a [u32])>,
 {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Simd>(self, _: V) {
-        const { assert!(ROW == S + 2) };
-        let Self(sums, pieces, ahead) = self;
-        let (first, scale) = (sums.first, sums.scale);
-        let (rows, _) = sums.rows.as_chunks_mut::<ROW>();
-        let (motifs, _) = sums.motifs.as_chunks::<S>();
+        let Self {
+            mut rows,
+            first,
+            pieces,
+            choice,
+        } = self;
+        let size = rows.size();
+        let place_of = |index: u32| (index as usize).wrapping_sub(first);
         for (blocks, indices) in pieces {
-            let mut soon = indices.iter().skip(ahead);
-            for (block, &index) in blocks.as_chunks::<S>().0.iter().zip(indices) {
-                if let Some(&index) = soon.next() {
-                    let place = (index as usize).wrapping_sub(first);
-                    if let (Some(row), Some(motif)) = (rows.get(place), motifs.get(place)) {
-                        prefetch(&row[0]);
-                        prefetch(&row[ROW - 1]);
-                        prefetch(motif);
+            match choice {
+                Choice::All { ahead } => {
+                    let mut soon = indices.iter().skip(ahead);
+                    for (block, &index) in blocks.chunks_exact(size).zip(indices) {
+                        if let Some(&index) = soon.next() {
+                            rows.ask_for(place_of(index));
+                        }
+                        rows.add(place_of(index), block);
                     }
                 }
-                let place = (index as usize).wrapping_sub(first);
-                if let (Some(row), Some(motif)) = (rows.get_mut(place), motifs.get(place)) {
-                    let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64() * scale);
-                    let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64() * scale);
-                    let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
-                    let distance = squares.iter().sum::<f64>();
-                    // All values of a row at a time.
-                    let more: [f64; ROW] = std::array::from_fn(|place| match place {
-                        place if place < S => x[place],
-                        place if place == S => 1.0,
-                        _ => distance,
-                    });
-                    for (sum, more) in row.iter_mut().zip(more) {
-                        *sum += more;
+                Choice::Own { ahead } => {
+                    let pieces = blocks.chunks(SCANNED * size).zip(indices.chunks(SCANNED));
+                    for (blocks, indices) in pieces {
+                        // Without branches: whose a block is cannot be foreseen.
+                        let mut own = [0u16; SCANNED];
+                        let (mut count, first, end) = (0, first as u32, rows.count() as u32);
+                        for (number, &index) in indices.iter().enumerate() {
+                            own[count % SCANNED] = number as u16;
+                            count += usize::from(index.wrapping_sub(first) < end);
+                        }
+                        let own = &own[..count];
+                        let mut soon = own.iter().skip(ahead);
+                        for &number in own {
+                            if let Some(&number) = soon.next() {
+                                rows.ask_for(place_of(indices[number as usize]));
+                            }
+                            let number = number as usize;
+                            rows.add(place_of(indices[number]), &blocks[number * size..][..size]);
+                        }
                     }
-                }
-            }
-        }
-    }
-}
-
-/// Additions to sums of blocks of any number of values.
-struct OfAnySize<'a, T, I>(Sums<'a, T>, I, usize);
-
-impl<'a, T: Element + 'a, I: Iterator<Item = (&'a [T], &'a [u32])>> Work for OfAnySize<'_, T, I> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Simd>(self, _: V) {
-        let Self(sums, pieces, ahead) = self;
-        let (first, size, scale) = (sums.first, sums.size, sums.scale);
-        let row_len = size + 2;
-        let count = sums.rows.len() / row_len;
-        for (blocks, indices) in pieces {
-            let mut soon = indices.iter().skip(ahead);
-            for (block, &index) in blocks.chunks_exact(size).zip(indices) {
-                if let Some(&index) = soon.next() {
-                    let place = (index as usize).wrapping_sub(first);
-                    if place < count {
-                        prefetch(&sums.rows[place * row_len]);
-                        prefetch(&sums.rows[place * row_len + size + 1]);
-                        prefetch(&sums.motifs[place * size]);
-                    }
-                }
-                let place = (index as usize).wrapping_sub(first);
-                if place < count {
-                    let motif = &sums.motifs[place * size..][..size];
-                    let row = &mut sums.rows[place * row_len..][..row_len];
-                    add_block(row, block, motif, scale);
                 }
             }
         }
