@@ -193,7 +193,7 @@ def long_search(progress: Any = None) -> Any:
 
 
 def test_other_threads_run_during_a_search() -> None:
-    blocks, motifs = gaussian(20_000, 32, 13), gaussian(8_000, 32, 14)
+    blocks, motifs = gaussian(100_000, 32, 13), gaussian(20_000, 32, 14)
     ticks, searching = [0], threading.Event()
 
     def count() -> None:
