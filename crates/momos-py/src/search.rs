@@ -92,7 +92,8 @@ impl MotifSearch {
         }
     }
 
-    /// Name of the kernel.
+    /// Name of the kernel: the cost model's choice or, once blocks were searched, what was faster
+    /// in a trial.
     #[getter]
     fn kernel(&self) -> &'static str {
         self.plan().kernel.name()

@@ -2,8 +2,8 @@
 //!
 //! From the leaf that a block falls into, the walk climbs to the root, and at every node on the
 //! way looks into the subtrees beside the one it comes from. What is close in the tree most often
-//! is near, so limits are tight before most of the tree is looked at: compared with a walk from
-//! the root, a group of blocks of 4 values visits a tenth to a quarter fewer leaves' worth of time.
+//! is near, so limits are tight before most of the tree is looked at. A walk from the root takes
+//! 14 to 30% longer where groups of blocks have 4 values, 1 to 6% where blocks have 5 to 8.
 
 use super::kdtree::KdTree;
 use super::simd::LANES;
