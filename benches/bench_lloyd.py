@@ -85,7 +85,7 @@ def row(kind: str, size: int, count: int, k: int, threads: int) -> str:
     update = median_seconds(move)
     nanoseconds = [1e9 * seconds / count for seconds in (cold, warm, update)]
     cells = [f"{size}", f"{count:,}", f"{k:,}", f"{threads}", {"g": "gaussian", "m": "mixed"}[kind]]
-    cells += [f"{each:.3g}" for each in nanoseconds]
+    cells += [f"{each:.0f}" if each >= 100 else f"{each:.3g}" for each in nanoseconds]
     return "| " + " | ".join([*cells, f"{100 * update / warm:.1f}%"]) + " |"
 
 
