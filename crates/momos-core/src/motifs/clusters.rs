@@ -575,9 +575,14 @@ mod tests {
             let mut chunks = Vec::new();
             one.gather_sorted(&blocks, &motifs, &indices, &mut chunks);
             assert_eq!(one.rows, plain);
-            let mut other = clusters();
-            other.gather_in_place(&blocks, &motifs, &indices);
-            assert_eq!(other.rows, plain);
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let mut other = clusters();
+                pool.build()
+                    .unwrap()
+                    .install(|| other.gather_in_place(&blocks, &motifs, &indices));
+                assert_eq!(other.rows, plain);
+            }
             // The chunks may be used again, for fewer blocks.
             let half = m / 2;
             let mut again = clusters();
