@@ -262,8 +262,7 @@ struct Chunk<T> {
 }
 
 impl<T: Element> Chunk<T> {
-    /// Replaces what it holds.
-    /// Blocks have `S` values or, if that is 0, `size`.
+    /// Replaces what it holds. Blocks have `S` values or, if that is 0, `size`.
     fn sort<const S: usize>(
         &mut self,
         blocks: &[T],
