@@ -45,6 +45,8 @@ const WORD_LEN: usize = 4;
 const TILE: usize = 4;
 /// Largest magnitude of a motif's integers.
 const LARGEST_SIGNED: f32 = 127.0;
+/// Chunks after which the norms of the motifs that are out may have changed for long.
+const CHUNKS_PER_REACH: usize = 4;
 /// Products of words between two looks at the monitor, by one group; about a millisecond.
 const WORK_PER_CHECK: usize = 1 << 23;
 /// The smallest scale, far below what matters for data whose largest magnitude is `2^50`; its
@@ -234,20 +236,24 @@ impl Motifs {
         found
             .par_chunks_mut(group_len)
             .zip(order.par_chunks(group_len))
+            .enumerate()
             .try_for_each_init(
                 || Group::<VECTORS>::new(self),
-                |group, (found, order)| {
-                    group.load(problem, order);
+                |group, (number, (found, blocks))| {
+                    let next = order.iter().skip((number + 1) * group_len);
+                    next.take(group_len)
+                        .for_each(|&block| problem.ask_for(block));
+                    group.load(problem, blocks);
                     let search = GroupSearch::<VECTORS, WORDS> {
                         motifs: self,
                         group,
-                        order,
+                        order: blocks,
                         exact: &exact,
                         monitor,
                         found,
                     };
                     dispatch(isa, search)?;
-                    monitor.advance(order.len() as u64);
+                    monitor.advance(blocks.len() as u64);
                     Ok(())
                 },
             )
@@ -269,6 +275,26 @@ fn radius<V: Simd>(
     simd.mul_add(simd.sqrt(within), simd.splat(ROUNDING), residual)
 }
 
+/// Some chunks, and the largest `t.q - h(z)` of each for the blocks of a vector.
+#[derive(Default)]
+struct Seen {
+    chunks: Vec<u32>,
+    products: Vec<[u32; LANES]>,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn push(&mut self, chunk: usize, products: [u32; LANES]) {
+        self.chunks.push(chunk as u32);
+        self.products.push(products);
+    }
+
+    fn clear(&mut self) {
+        self.chunks.clear();
+        self.products.clear();
+    }
+}
+
 type Lanes<const VECTORS: usize> = [[f32; LANES]; VECTORS];
 
 /// Some blocks of similar norms, a lane each.
@@ -276,8 +302,6 @@ struct Group<const VECTORS: usize> {
     coordinates: Vec<Lanes<VECTORS>>,
     /// Smallest and largest norm (not squared).
     norms: (f32, f32),
-    /// Largest magnitude of a coordinate.
-    largest: f32,
     squared_norms: Lanes<VECTORS>,
     /// Four integers a word, for the first factor of `dot_bytes`.
     words: Vec<[[u32; LANES]; VECTORS]>,
@@ -294,9 +318,10 @@ struct Group<const VECTORS: usize> {
     limits: Lanes<VECTORS>,
     /// Largest distances of the integers to a motif within the limit, less its residual.
     radii: Lanes<VECTORS>,
-    /// Per lane, the chunks that were within its limit when they were seen, after their lower
-    /// bounds.
-    seen: Vec<Vec<(f32, u32)>>,
+    /// Per vector, the chunks that were within the limit of one of its lanes when they were seen.
+    seen: [Seen; VECTORS],
+    /// Per lane, those that still are in the end, after their lower bounds.
+    left: Vec<Vec<(f32, u32)>>,
     rivals: Rivals,
 }
 
@@ -306,7 +331,6 @@ impl<const VECTORS: usize> Group<VECTORS> {
         Self {
             coordinates: vec![none; motifs.words_per_motif * WORD_LEN],
             norms: (0.0, 0.0),
-            largest: 0.0,
             squared_norms: none,
             words: vec![[[0; LANES]; VECTORS]; motifs.words_per_motif],
             scale: 1.0,
@@ -316,13 +340,13 @@ impl<const VECTORS: usize> Group<VECTORS> {
             within: none,
             limits: none,
             radii: none,
-            seen: vec![Vec::new(); VECTORS * LANES],
+            seen: std::array::from_fn(|_| Seen::default()),
+            left: vec![Vec::new(); VECTORS * LANES],
             rivals: Rivals::default(),
         }
     }
 
     fn load<T: Element>(&mut self, problem: &Problem<'_, T>, order: &[usize]) {
-        self.largest = 0.0;
         for lane in 0..VECTORS * LANES {
             // Unused lanes repeat the last block.
             let index = order[lane.min(order.len() - 1)];
@@ -331,12 +355,11 @@ impl<const VECTORS: usize> Group<VECTORS> {
             let within = problem.distances();
             self.within[vector][place] = within.map_or(UNKNOWN, |within| within[index]);
             for (row, value) in self.coordinates.iter_mut().zip(block) {
-                let value = value.scaled_to_f32(problem.scale());
-                row[vector][place] = value;
-                self.largest = self.largest.max(value.abs());
+                row[vector][place] = value.scaled_to_f32(problem.scale());
             }
         }
-        self.seen.iter_mut().for_each(Vec::clear);
+        self.seen.iter_mut().for_each(Seen::clear);
+        self.left.iter_mut().for_each(Vec::clear);
         self.rivals.clear();
     }
 
@@ -344,12 +367,15 @@ impl<const VECTORS: usize> Group<VECTORS> {
     #[inline(always)]
     fn quantise<V: Simd>(&mut self, simd: V, motifs: &Motifs) {
         let size = motifs.shells.block_size;
+        let zero = simd.splat(0.0);
         let mut norms = (f32::MAX, 0.0f32);
+        let mut largest = zero;
         for vector in 0..VECTORS {
-            let mut sum = simd.splat(0.0);
+            let mut sum = zero;
             for row in &self.coordinates {
                 let x = simd.load(&row[vector]);
                 sum = simd.mul_add(x, x, sum);
+                largest = simd.max(largest, simd.max(x, simd.sub(zero, x)));
             }
             self.squared_norms[vector] = simd.to_array(sum);
             norms.0 = norms.0.min(simd.reduce_min(sum));
@@ -363,7 +389,7 @@ impl<const VECTORS: usize> Group<VECTORS> {
         );
 
         let home = motifs.chunks[motifs.shells.home(self.norms.1)];
-        self.scale = (self.largest / V::LARGEST_BYTE as f32)
+        self.scale = (simd.reduce_max(largest) / V::LARGEST_BYTE as f32)
             .max(home.scale * LEAST_SHARE)
             .max(SMALLEST_SCALE);
         let inverse = simd.splat(1.0 / self.scale);
@@ -413,6 +439,18 @@ impl<const VECTORS: usize> Group<VECTORS> {
     }
 }
 
+/// What comparing a group with a chunk takes.
+struct Pair {
+    /// Largest norm of a residual of the chunk.
+    residual: f32,
+    /// Inverse of the chunk's scale.
+    inverse: f32,
+    /// Twice the product of both scales.
+    unit: f32,
+    /// No two of their points are farther apart.
+    sum_of_norms: f32,
+}
+
 struct GroupSearch<'a, const VECTORS: usize, const WORDS: usize> {
     motifs: &'a Motifs,
     group: &'a mut Group<VECTORS>,
@@ -429,6 +467,7 @@ impl<const VECTORS: usize, const WORDS: usize> Work for GroupSearch<'_, VECTORS,
     fn run<V: Simd>(mut self, simd: V) -> Result<()> {
         self.group.quantise(simd, self.motifs);
         self.see_chunks(simd)?;
+        self.look_back(simd);
         for lane in 0..self.order.len() {
             self.found[lane] = self.confirm(simd, lane);
         }
@@ -444,15 +483,17 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
         let chunk_work = motifs.words_per_motif * CHUNK_LEN * VECTORS;
         let chunks_per_check = (WORK_PER_CHECK / chunk_work).max(1);
         let mut outwards = motifs.shells.outwards(self.group.norms);
-        let mut reach = f32::MAX;
+        let (mut reach, mut changed) = (f32::MAX, false);
         let mut count = 0;
         while let Some(chunk) = outwards.next(reach) {
             if count % chunks_per_check == 0 {
                 self.monitor.check()?;
             }
             count += 1;
-            if self.see(simd, chunk) {
+            changed |= self.see(simd, chunk);
+            if changed && (count < CHUNKS_PER_REACH || count % CHUNKS_PER_REACH == 0) {
                 reach = self.reach(simd);
+                changed = false;
             }
         }
         Ok(())
@@ -462,47 +503,61 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
     #[inline(always)]
     fn see<V: Simd>(&mut self, simd: V, chunk: usize) -> bool {
         let largest = self.largest_products(simd, chunk);
-        let Chunk { scale, residual } = self.motifs.chunks[chunk];
-        let inverse = simd.splat(1.0 / scale);
-        let factor = 0.5 / (scale * self.group.scale) * (1.0 + RELATIVE);
+        let pair = self.pair(chunk);
         let mut changed = false;
         for vector in 0..VECTORS {
-            let radius = simd.add(simd.load(&self.group.radii[vector]), simd.splat(residual));
-            let half = simd.mul(simd.load(&self.group.half_squares[vector]), inverse);
-            // What a motif within the limit has at least.
-            let least = simd.neg_mul_add(
-                simd.mul(radius, radius),
-                simd.splat(factor),
-                simd.mul(half, simd.splat(1.0 - RELATIVE)),
-            );
-            let least = simd.sub(least, simd.splat(ABSOLUTE));
-            let least = simd.min(simd.max(least, simd.splat(LEAST)), simd.splat(MOST));
-            let near = simd.ge_signed(largest[vector], simd.round_to_signed(least));
-            let near = simd.bits(near);
-            if near != 0 {
-                self.note(simd, chunk, vector, near, largest[vector], half);
+            if self.near(simd, &pair, vector, largest[vector]) != 0 {
+                let products = simd.words_to_array(largest[vector]);
+                self.group.seen[vector].push(chunk, products);
+                self.tighten(simd, &pair, vector, largest[vector]);
                 changed = true;
             }
         }
         changed
     }
 
-    /// Notes a chunk for the blocks that may have their nearest motif there.
     #[inline(always)]
-    fn note<V: Simd>(
-        &mut self,
-        simd: V,
-        chunk: usize,
-        vector: usize,
-        mut near: u32,
-        product: V::Words,
-        half: V::Floats,
-    ) {
+    fn pair(&self, chunk: usize) -> Pair {
         let Chunk { scale, residual } = self.motifs.chunks[chunk];
-        let group = &mut *self.group;
-        let margin = &self.motifs.shells.margin;
-        let product = simd.signed_to_floats(product);
-        // Half the squared distance of the integers, in units of both scales, and its error.
+        Pair {
+            residual,
+            inverse: 1.0 / scale,
+            unit: 2.0 * scale * self.group.scale,
+            sum_of_norms: self.motifs.shells.norms[chunk].1 + self.group.norms.1,
+        }
+    }
+
+    /// The lanes for which a chunk with these products may hold a motif within the limit.
+    #[inline(always)]
+    fn near<V: Simd>(&self, simd: V, pair: &Pair, vector: usize, product: V::Words) -> u32 {
+        let factor = (1.0 + RELATIVE) / pair.unit;
+        let residual = simd.splat(pair.residual);
+        let radius = simd.add(simd.load(&self.group.radii[vector]), residual);
+        let half = simd.load(&self.group.half_squares[vector]);
+        let half = simd.mul(half, simd.splat(pair.inverse));
+        // What a motif within the limit has at least.
+        let least = simd.neg_mul_add(
+            simd.mul(radius, radius),
+            simd.splat(factor),
+            simd.mul(half, simd.splat(1.0 - RELATIVE)),
+        );
+        let least = simd.sub(least, simd.splat(ABSOLUTE));
+        let least = simd.min(simd.max(least, simd.splat(LEAST)), simd.splat(MOST));
+        simd.bits(simd.ge_signed(product, simd.round_to_signed(least)))
+    }
+
+    /// The distances of the integers, less their error and more.
+    #[inline(always)]
+    fn integer_distances<V: Simd>(
+        &self,
+        simd: V,
+        pair: &Pair,
+        vector: usize,
+        product: V::Floats,
+    ) -> [V::Floats; 2] {
+        let half = simd.load(&self.group.half_squares[vector]);
+        let half = simd.mul(half, simd.splat(pair.inverse));
+        // Half the squared distance, in units of both scales, and its error.
         let middle = simd.sub(half, product);
         let magnitude = simd.max(product, simd.sub(simd.splat(0.0), product));
         let error = simd.mul_add(
@@ -510,24 +565,24 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
             simd.splat(RELATIVE),
             simd.splat(ABSOLUTE),
         );
-        let unit = simd.splat(2.0 * scale * group.scale);
-        let zero = simd.splat(0.0);
-        let residuals = simd.add(simd.load(&group.residuals[vector]), simd.splat(residual));
-        let distance = simd.sqrt(simd.mul(unit, simd.max(simd.sub(middle, error), zero)));
-        let lower = simd.max(
-            simd.mul_add(
-                distance,
-                simd.splat(1.0 / ROUNDING),
-                simd.sub(zero, residuals),
-            ),
-            zero,
-        );
-        let lower = simd.mul(simd.mul(lower, lower), simd.splat(1.0 / ROUNDING));
-        let distance = simd.sqrt(simd.mul(unit, simd.max(simd.add(middle, error), zero)));
+        let unit = simd.splat(pair.unit);
+        [simd.sub(middle, error), simd.add(middle, error)]
+            .map(|half| simd.sqrt(simd.mul(unit, simd.max(half, simd.splat(0.0)))))
+    }
+
+    /// Limits distances to the upper bounds of those to a chunk's nearest motif.
+    #[inline(always)]
+    fn tighten<V: Simd>(&mut self, simd: V, pair: &Pair, vector: usize, product: V::Words) {
+        let product = simd.signed_to_floats(product);
+        let [_, distance] = self.integer_distances(simd, pair, vector, product);
+        let group = &mut *self.group;
+        let margin = &self.motifs.shells.margin;
+        let own = simd.load(&group.residuals[vector]);
+        let residuals = simd.add(own, simd.splat(pair.residual));
         let upper = simd.mul_add(distance, simd.splat(ROUNDING), residuals);
         // Products that were cut say nothing, but no motif is farther than the sum of the norms.
         let uncut = simd.lt(simd.splat(LEAST_UNCUT), product);
-        let sum_of_norms = simd.splat(self.motifs.shells.norms[chunk].1 + group.norms.1);
+        let sum_of_norms = simd.splat(pair.sum_of_norms);
         let upper = simd.select(uncut, simd.min(upper, sum_of_norms), sum_of_norms);
         let upper = simd.mul(simd.mul(upper, upper), simd.splat(ROUNDING));
 
@@ -535,20 +590,42 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
         let limit = simd.mul_add(upper, simd.splat(margin.relative()), slack);
         let limit = simd.min(limit, simd.load(&group.limits[vector]));
         group.limits[vector] = simd.to_array(limit);
-        let radius = radius(
-            simd,
-            self.motifs,
-            limit,
-            slack,
-            simd.load(&group.residuals[vector]),
-        );
+        let radius = radius(simd, self.motifs, limit, slack, own);
         group.radii[vector] = simd.to_array(radius);
+    }
 
-        let lower = simd.to_array(lower);
-        while near != 0 {
-            let place = near.trailing_zeros() as usize % LANES;
-            near &= near - 1;
-            group.seen[vector * LANES + place].push((lower[place], chunk as u32));
+    /// Notes for every block the chunks that were seen and still are within its limit.
+    #[inline(always)]
+    fn look_back<V: Simd>(&mut self, simd: V) {
+        for vector in 0..VECTORS {
+            for number in 0..self.group.seen[vector].chunks.len() {
+                let seen = &self.group.seen[vector];
+                let chunk = seen.chunks[number] as usize;
+                let product = simd.load_words(&seen.products[number]);
+                let pair = self.pair(chunk);
+                let mut near = self.near(simd, &pair, vector, product);
+                if near == 0 {
+                    continue;
+                }
+                let product = simd.signed_to_floats(product);
+                let [distance, _] = self.integer_distances(simd, &pair, vector, product);
+                let zero = simd.splat(0.0);
+                let residual = simd.splat(pair.residual);
+                let residuals = simd.add(simd.load(&self.group.residuals[vector]), residual);
+                let lower = simd.mul_add(
+                    distance,
+                    simd.splat(1.0 / ROUNDING),
+                    simd.sub(zero, residuals),
+                );
+                let lower = simd.max(lower, zero);
+                let lower = simd.mul(simd.mul(lower, lower), simd.splat(1.0 / ROUNDING));
+                let lower = simd.to_array(lower);
+                while near != 0 {
+                    let place = near.trailing_zeros() as usize % LANES;
+                    near &= near - 1;
+                    self.group.left[vector * LANES + place].push((lower[place], chunk as u32));
+                }
+            }
         }
     }
 
@@ -617,17 +694,15 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
         largest
     }
 
-    /// The nearest motif of a block, by a direct look at the chunks that were noted for it.
+    /// The nearest motif of a block, by a direct look at the chunks that are left for it.
     #[inline(always)]
     fn confirm<V: Simd>(&mut self, simd: V, lane: usize) -> u32 {
         let group = &mut *self.group;
         let (vector, place) = (lane / LANES % VECTORS, lane % LANES);
-        let limit = group.limits[vector][place];
-        let seen = &mut group.seen[lane];
-        seen.retain(|&(lower, _)| lower <= limit);
-        seen.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let left = &mut group.left[lane];
+        left.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut leader = Leader::NONE;
-        for &(lower, chunk) in seen.iter() {
+        for &(lower, chunk) in left.iter() {
             if lower > leader.limit() {
                 break;
             }

@@ -5,12 +5,18 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::element::Element;
+use super::simd::prefetch;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS, MAX_MOTIFS};
 
 /// The largest magnitude is scaled into `[2^50, 2^51)`: sums of 4096 squared differences are then
 /// far below the largest `f32`, and differences down to `2^-110` of it have normal squares.
 const LARGEST_EXPONENT: i32 = 50;
+
+/// Bytes that are asked for at once.
+const LINE_BYTES: usize = 64;
+/// Lines of a block that are asked for; what follows them comes by itself.
+const LINES_AHEAD: usize = 4;
 
 /// Values per task where the data is scanned.
 const SCAN_LEN: usize = 1 << 18;
@@ -174,6 +180,19 @@ impl<'a, T: Element> Problem<'a, T> {
     #[inline(always)]
     pub fn block(&self, index: usize) -> &'a [T] {
         &self.blocks[index * self.block_size()..][..self.block_size()]
+    }
+
+    /// Asks for a block, and what is known of it, that will be needed soon.
+    #[inline(always)]
+    pub fn ask_for(&self, index: usize) {
+        let block = self.block(index);
+        let lines = block.chunks(LINE_BYTES / size_of::<T>());
+        lines.take(LINES_AHEAD).for_each(|line| prefetch(&line[0]));
+        // The block may end in another line.
+        prefetch(&block[block.len() - 1]);
+        if let Some(distances) = self.within {
+            prefetch(&distances[index]);
+        }
     }
 
     /// The squared distance that decides: float64, scaled, summed from the first value to the
