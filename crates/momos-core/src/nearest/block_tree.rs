@@ -160,7 +160,9 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
         exact: ExactDistance<'_>,
     ) -> [u32; LANES] {
         let mut blocks = Blocks::new(simd, self, group);
-        let (within, slacks) = (group.within(), blocks.slacks);
+        let slacks = blocks.slacks;
+        // Squared distances of motifs: what was nearest to one block is near those after it.
+        let mut within = simd.load(&group.within().unwrap_or([f32::MAX; LANES]));
         let mut motifs = [0; LANES];
         for lane in 0..group.len() {
             let mut walk = Walk {
@@ -171,17 +173,25 @@ impl<const S: usize> GroupSearch<S> for Tree<S> {
                 lane,
                 row: group.row(lane),
                 leader: Leader::NONE,
+                leading: None,
                 margin: (self.margin.relative(), slacks[lane]),
                 radius: f32::MAX.sqrt(),
                 most_gap: i32::MAX,
             };
-            if let Some(distances) = within {
-                let limit = distances[lane] * walk.margin.0 + walk.margin.1;
+            let known = simd.to_array(within)[lane];
+            if known < f32::MAX {
+                let limit = known * walk.margin.0 + walk.margin.1;
                 walk.leader = Leader::within(limit);
                 walk.tighten();
             }
             climb(&self.tree, group.home_of(lane), &mut walk);
-            let leader = walk.leader;
+            let Walk {
+                leader, leading, ..
+            } = walk;
+            if let Some(point) = leading {
+                let distances = blocks.distances(simd, &self.points[point]);
+                within = simd.min(within, distances);
+            }
             motifs[lane] = leader.finish(lane as u32, group.block(lane), rivals, exact);
         }
         motifs
@@ -227,6 +237,17 @@ impl<V: Simd, const S: usize> Blocks<V, S> {
         }
     }
 
+    /// Squared distances of the blocks to a motif.
+    #[inline(always)]
+    fn distances(&self, simd: V, point: &Point<S>) -> V::Floats {
+        let mut sum = simd.splat(0.0);
+        for d in 0..S {
+            let difference = simd.sub(self.x[d], simd.splat(point.position[d]));
+            sum = simd.mul_add(difference, difference, sum);
+        }
+        sum
+    }
+
     /// Where the integers for leaves of a scale are kept.
     #[inline(always)]
     fn keep(&mut self, simd: V, exponent: i32) -> usize {
@@ -247,6 +268,8 @@ struct Walk<'a, V: Simd, const S: usize> {
     lane: usize,
     row: [f32; S],
     leader: Leader,
+    /// Place of the motif that leads or is as near, once there is one.
+    leading: Option<usize>,
     /// Limits are `distance * relative + slack`.
     margin: (f32, f32),
     /// Largest distance of a motif within the limit.
@@ -297,8 +320,8 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
     }
 
     #[inline(always)]
-    fn offer(&mut self, point: usize) {
-        let point = &self.tree.points[point];
+    fn offer(&mut self, place: usize) {
+        let point = &self.tree.points[place];
         let mut differences = [0.0; S];
         for d in 0..S {
             let difference = self.row[d] - point.position[d];
@@ -308,6 +331,7 @@ impl<V: Simd, const S: usize> Walk<'_, V, S> {
         if distance > self.leader.limit() {
             return;
         }
+        self.leading = Some(place);
         let lane = self.lane as u32;
         self.leader
             .offer(distance, point.motif, self.margin, lane, self.rivals);
