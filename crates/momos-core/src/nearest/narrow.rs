@@ -29,7 +29,7 @@ use super::element::Element;
 use super::leader::{ExactDistance, Leader, Rivals};
 use super::problem::{MotifSet, Problem};
 use super::search::Search;
-use super::shells::{CHUNK_LEN, CHUNK_VECTORS, LaneRivals, Shells, squared_norm};
+use super::shells::{CHUNK_LEN, CHUNK_VECTORS, LaneRivals, Shells};
 use super::simd::{Isa, LANES, Simd, Work, dispatch};
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -37,8 +37,12 @@ use crate::monitor::Monitor;
 /// Largest block size: `127^2` times this is below `2^24`, so that norms of integers are exact in
 /// float32.
 pub const MAX_BLOCK_SIZE: usize = 1024;
-/// Blocks sorted and searched at a time; bounds the memory for the order.
+/// Blocks searched at a time; bounds the memory for the order.
 const BATCH_LEN: usize = 1 << 20;
+/// Blocks sorted by norm at a time: enough for those in a group to be alike, and they stay in cache.
+const SORTED_LEN: usize = 1 << 16;
+/// Bits of a norm that tell them apart there: by half a percent where norms span a million.
+const SORTING_BITS: u32 = 13;
 /// Coordinates in a word.
 const WORD_LEN: usize = 4;
 /// Motifs of a chunk that are in registers at a time.
@@ -188,21 +192,47 @@ impl<T: Element> Search<T> for Motifs {
     }
 }
 
-/// Blocks of a batch by norm.
+/// Blocks of a batch by norm, some thousands at a time.
 fn order_by_norm<T: Element>(problem: &Problem<'_, T>, first: usize, len: usize) -> Vec<usize> {
-    let mut keys: Vec<u64> = (0..len)
-        .into_par_iter()
-        .map(|block| {
-            let values = problem.block(first + block).iter();
-            let scaled = values.map(|value| value.scaled_to_f32(problem.scale()));
-            let norm = squared_norm(scaled) as f32;
-            // Patterns of positive floats order as the floats do.
-            u64::from(norm.to_bits()) << 32 | block as u64
-        })
-        .collect();
-    keys.par_sort_unstable();
-    let blocks = keys.into_par_iter().map(|key| first + key as u32 as usize);
-    blocks.collect()
+    let mut order = vec![0; len];
+    order.par_chunks_mut(SORTED_LEN).enumerate().for_each_init(
+        Vec::new,
+        |norms, (number, order)| {
+            let first = first + number * SORTED_LEN;
+            norms.clear();
+            norms.extend((first..first + order.len()).map(|block| {
+                let values = problem.block(block).iter();
+                let squares = values.map(|value| value.scaled_to_f32(problem.scale()).powi(2));
+                // Patterns of positive floats order as the floats do.
+                squares.sum::<f32>().to_bits()
+            }));
+            sort_about(norms, first, order);
+        },
+    );
+    order
+}
+
+/// Writes the numbers of the keys, from `first` on, by key; ones that are almost equal come in no
+/// particular order.
+fn sort_about(keys: &[u32], first: usize, order: &mut [usize]) {
+    let smallest = keys.iter().copied().min().unwrap_or(0);
+    let range = keys.iter().map(|key| key - smallest).max().unwrap_or(0);
+    let shift = (u32::BITS - range.leading_zeros()).saturating_sub(SORTING_BITS);
+    let slot = |key: u32| ((key - smallest) >> shift) as usize;
+    let mut starts = vec![0u32; slot(smallest + range) + 2];
+    for &key in keys {
+        starts[slot(key) + 1] += 1;
+    }
+    let mut sum = 0;
+    for start in &mut starts {
+        sum += *start;
+        *start = sum;
+    }
+    for (number, &key) in keys.iter().enumerate() {
+        let place = &mut starts[slot(key)];
+        order[*place as usize] = first + number;
+        *place += 1;
+    }
 }
 
 impl Motifs {
@@ -719,5 +749,26 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
             );
         }
         leader.finish(lane as u32, self.order[lane], &group.rivals, self.exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_up_to_those_that_are_almost_equal() {
+        for spread in [0, 1, 1 << 10, 1 << 20, u32::MAX / 10] {
+            let keys: Vec<u32> = (0..1000u32)
+                .map(|i| 7 + i * 389 % 1000 / 111 * spread)
+                .collect();
+            let mut order = vec![0; keys.len()];
+            sort_about(&keys, 50, &mut order);
+            let sorted: Vec<u32> = order.iter().map(|&number| keys[number - 50]).collect();
+            let step = (9 * spread) >> (SORTING_BITS - 1);
+            assert!(sorted.windows(2).all(|pair| pair[0] <= pair[1] + step));
+            order.sort_unstable();
+            assert!(order.into_iter().eq(50..50 + keys.len()));
+        }
     }
 }
