@@ -39,8 +39,10 @@ use crate::monitor::Monitor;
 pub const MAX_BLOCK_SIZE: usize = 1024;
 /// Blocks searched at a time; bounds the memory for the order.
 const BATCH_LEN: usize = 1 << 20;
-/// Blocks sorted by norm at a time: enough for those in a group to be alike, and they stay in cache.
-const SORTED_LEN: usize = 1 << 16;
+/// Blocks sorted by norm at a time, at the most so that they stay in cache, at the least so that those
+/// in a group are alike.
+const MOST_SORTED: usize = 1 << 16;
+const LEAST_SORTED: usize = 1 << 14;
 /// Bits of a norm that tell them apart there: by half a percent where norms span a million.
 const SORTING_BITS: u32 = 13;
 /// Coordinates in a word.
@@ -194,11 +196,13 @@ impl<T: Element> Search<T> for Motifs {
 
 /// Blocks of a batch by norm, some thousands at a time.
 fn order_by_norm<T: Element>(problem: &Problem<'_, T>, first: usize, len: usize) -> Vec<usize> {
+    let share = len.div_ceil(rayon::current_num_threads());
+    let sorted_len = share.clamp(LEAST_SORTED, MOST_SORTED);
     let mut order = vec![0; len];
-    order.par_chunks_mut(SORTED_LEN).enumerate().for_each_init(
+    order.par_chunks_mut(sorted_len).enumerate().for_each_init(
         Vec::new,
         |norms, (number, order)| {
-            let first = first + number * SORTED_LEN;
+            let first = first + number * sorted_len;
             norms.clear();
             norms.extend((first..first + order.len()).map(|block| {
                 let values = problem.block(block).iter();
