@@ -64,7 +64,7 @@ fn pool_of(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
     Ok(Arc::clone(pools.entry(key).or_insert(Arc::new(pool))))
 }
 
-/// Runs `work` on its own thread without the interpreter lock; meanwhile this thread handles
+/// Runs `work` on threads of its own without the interpreter lock; meanwhile this thread handles
 /// signals and calls `progress(done)`. A signal handler or a callback that raises cancels the work, and its
 /// exception is what the caller sees.
 ///
@@ -83,14 +83,14 @@ where
     let monitor = Monitor::new();
     let progress = progress.map(|callback| callback.clone().unbind());
     let (result, interruption) = py.detach(|| {
-        std::thread::scope(|scope| {
+        // This thread stays outside the pool, to watch it.
+        pool.in_place_scope(|scope| {
             let (sender, receiver) = channel();
             let monitor = &monitor;
-            scope.spawn(move || {
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    pool.install(|| work(monitor))
-                }));
-                // The receiver outlives this thread, so sending cannot fail.
+            scope.spawn(move |_| {
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(monitor)));
+                // The receiver outlives this work, so sending cannot fail.
                 let _ = sender.send(outcome);
             });
             let mut interruption = None;
