@@ -7,21 +7,20 @@ use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 
+use super::aligned::{Aligned, LINE_BYTES};
+use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
 use crate::monitor::Monitor;
 use crate::nearest::Element;
-use crate::nearest::simd::{Isa, Simd, Work, dispatch, prefetch};
+use crate::nearest::simd::{Isa, Simd, Work, dispatch};
 
-/// Bytes of sums that are asked for before they are needed, where blocks are not sorted: enough for
-/// what comes from memory, not too much for a first-level cache.
-const BYTES_AHEAD: usize = 3 << 10;
 /// Bytes of sums that stay in a second-level cache beside the blocks that are added to them.
 const BUCKET_BYTES: usize = 1 << 18;
 /// Most threads that each look at all indices; more share the blocks by sorting them.
 const MOST_SCANNING: usize = 8;
-/// Indices that a thread looks at before it adds the blocks of those motifs that are its own.
-const SCANNED: usize = 1 << 12;
+/// Motifs moved at a time by one thread.
+const MOVED: usize = 1 << 10;
 /// Buckets that every thread has at the least, if there are as many motifs.
 const BUCKETS_PER_THREAD: usize = 8;
 /// Longest blocks that are copied to where their sums are; beyond, the search takes so long that
@@ -43,7 +42,7 @@ pub struct Clusters {
     /// Power of two that keeps sums and squares of huge values finite.
     scale: f64,
     /// Per motif: the sums of its blocks' values, their number, and their distortion.
-    rows: Vec<f64>,
+    rows: Aligned,
 }
 
 impl Clusters {
@@ -61,7 +60,7 @@ impl Clusters {
         Ok(Self {
             block_size,
             scale: if huge { 2f64.powi(-600) } else { 1.0 },
-            rows: vec![0.0; motif_count * (block_size + 2)],
+            rows: Aligned::zeros(motif_count * (block_size + 2)),
         })
     }
 
@@ -124,8 +123,8 @@ impl Clusters {
             )));
         }
         // Sums of long blocks take so little beside their search that they are not worth a copy.
-        let in_place =
-            rayon::current_num_threads() <= MOST_SCANNING || size > MAX_COPIED_BLOCK_SIZE;
+        let scanned = rayon::current_num_threads() <= MOST_SCANNING || size > MAX_COPIED_BLOCK_SIZE;
+        let in_place = scanned && k <= Sums::<T>::MOST_MOTIFS;
         let wanted = BATCH_BLOCKS_PER_MOTIF * k;
         let batch_len = wanted.clamp(*BATCH_LENS.start(), *BATCH_LENS.end());
         let batches = blocks.chunks(batch_len * size);
@@ -143,19 +142,18 @@ impl Clusters {
 
     /// Every thread goes through all indices and takes care of some motifs.
     fn gather_in_place<T: Element>(&mut self, blocks: &[T], motifs: &[T], indices: &[u32]) {
-        let row_len = self.block_size + 2;
+        // Rows of different threads share no line of the cache.
         let share = self
             .motif_count()
             .div_ceil(rayon::current_num_threads())
-            .max(1);
-        let ahead = (BYTES_AHEAD / (row_len * size_of::<f64>())).max(1);
-        let choice = if share == self.motif_count() {
-            Choice::All { ahead }
-        } else {
-            Choice::Own { ahead }
-        };
-        self.sums_of(motifs, share).for_each(|(_, sums)| {
-            sums.add_all(std::iter::once((blocks, indices)), choice);
+            .next_multiple_of(LINE_BYTES / size_of::<f64>());
+        let alone = share >= self.motif_count();
+        self.sums_of(motifs, share).for_each(|(_, mut sums)| {
+            if alone {
+                sums.add_all(blocks, indices);
+            } else {
+                sums.add_own(blocks, indices);
+            }
         });
     }
 
@@ -184,11 +182,13 @@ impl Clusters {
                 8 => chunk.sort::<8>(blocks, size, indices, shift, bucket_count),
                 _ => chunk.sort::<0>(blocks, size, indices, shift, bucket_count),
             });
-        self.sums_of(motifs, 1 << shift).for_each(|(bucket, sums)| {
-            let pieces = chunks.iter().map(|chunk| chunk.of_bucket(bucket, size));
-            // They are in cache.
-            sums.add_all(pieces, Choice::All { ahead: usize::MAX });
-        });
+        self.sums_of(motifs, 1 << shift)
+            .for_each(|(bucket, mut sums)| {
+                for chunk in &*chunks {
+                    let (blocks, indices) = chunk.of_bucket(bucket, size);
+                    sums.add_all(blocks, indices);
+                }
+            });
     }
 
     /// The sums of so many motifs at a time.
@@ -227,26 +227,34 @@ impl Clusters {
     /// # Panics
     /// If there are not as many motifs as clusters.
     pub fn move_motifs<T: Element>(&self, motifs: &mut [T], fixed: usize) -> Vec<bool> {
-        assert_eq!(motifs.len(), self.motif_count() * self.block_size);
-        let rows = self.rows.par_chunks_exact(self.block_size + 2);
-        motifs
-            .par_chunks_exact_mut(self.block_size)
-            .zip(rows)
+        let size = self.block_size;
+        assert_eq!(motifs.len(), self.motif_count() * size);
+        let mut moved = vec![false; self.motif_count()];
+        // The inverse of a power of two is exact.
+        let unscale = 1.0 / self.scale;
+        moved
+            .par_chunks_mut(MOVED)
+            .zip(motifs.par_chunks_mut(MOVED * size))
+            .zip(self.rows.par_chunks(MOVED * (size + 2)))
             .enumerate()
-            .map(|(number, (motif, row))| {
-                let count = row[self.block_size];
-                if number < fixed || count == 0.0 {
-                    return false;
+            .for_each(|(chunk, ((moved, motifs), rows))| {
+                let motifs = motifs.chunks_exact_mut(size);
+                let rows = rows.chunks_exact(size + 2);
+                for (place, ((moved, motif), row)) in
+                    moved.iter_mut().zip(motifs).zip(rows).enumerate()
+                {
+                    let count = row[size];
+                    if chunk * MOVED + place < fixed || count == 0.0 {
+                        continue;
+                    }
+                    for (value, sum) in motif.iter_mut().zip(row) {
+                        let mean = T::from_f64(sum / count * unscale);
+                        *moved |= mean != *value;
+                        *value = mean;
+                    }
                 }
-                let mut moved = false;
-                for (value, sum) in motif.iter_mut().zip(row) {
-                    let mean = T::from_f64(sum / count / self.scale);
-                    moved |= mean != *value;
-                    *value = mean;
-                }
-                moved
-            })
-            .collect()
+            });
+        moved
     }
 }
 
@@ -316,239 +324,6 @@ impl Work for Largest<'_> {
     }
 }
 
-/// Which blocks are added. The sums of the block that comes `ahead` later are asked for before they
-/// are needed.
-#[derive(Clone, Copy)]
-enum Choice {
-    /// All: their motifs are among those of the sums.
-    All { ahead: usize },
-    /// Those whose motifs are.
-    Own { ahead: usize },
-}
-
-/// The sums of some consecutive motifs.
-struct Sums<'a, T> {
-    /// Index of the first of them.
-    first: usize,
-    motifs: &'a [T],
-    size: usize,
-    scale: f64,
-    rows: &'a mut [f64],
-}
-
-impl<T: Element> Sums<'_, T> {
-    /// Adds blocks, given the index of the motif of each.
-    fn add_all<'a>(self, pieces: impl Iterator<Item = (&'a [T], &'a [u32])>, choice: Choice)
-    where
-        T: 'a,
-    {
-        let isa = Isa::best();
-        let Self { first, size, .. } = self;
-        macro_rules! of_size {
-            ($size:literal) => {{
-                let rows = OfSize::<T, $size, { $size + 2 }> {
-                    motifs: self.motifs.as_chunks().0,
-                    scale: self.scale,
-                    rows: self.rows.as_chunks_mut().0,
-                };
-                dispatch(
-                    isa,
-                    Addition {
-                        rows,
-                        first,
-                        pieces,
-                        choice,
-                    },
-                );
-            }};
-        }
-        match size {
-            2 => of_size!(2),
-            4 => of_size!(4),
-            8 => of_size!(8),
-            _ => dispatch(
-                isa,
-                Addition {
-                    rows: self,
-                    first,
-                    pieces,
-                    choice,
-                },
-            ),
-        }
-    }
-}
-
-/// Rows of sums that blocks are added to, by place.
-trait Rows<T> {
-    /// Values per block.
-    fn size(&self) -> usize;
-    /// How many rows there are.
-    fn count(&self) -> usize;
-    /// Asks for what will be needed to add to a row.
-    fn ask_for(&self, place: usize);
-    /// Adds a block.
-    fn add(&mut self, place: usize, block: &[T]);
-}
-
-/// Sums of blocks of `S` values, in rows of `ROW`, which is two more.
-struct OfSize<'a, T, const S: usize, const ROW: usize> {
-    motifs: &'a [[T; S]],
-    scale: f64,
-    rows: &'a mut [[f64; ROW]],
-}
-
-impl<T: Element, const S: usize, const ROW: usize> Rows<T> for OfSize<'_, T, S, ROW> {
-    #[inline(always)]
-    fn size(&self) -> usize {
-        S
-    }
-
-    #[inline(always)]
-    fn count(&self) -> usize {
-        self.rows.len()
-    }
-
-    #[inline(always)]
-    fn ask_for(&self, place: usize) {
-        if let (Some(row), Some(motif)) = (self.rows.get(place), self.motifs.get(place)) {
-            prefetch(&row[0]);
-            prefetch(&row[ROW - 1]);
-            prefetch(motif);
-        }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, place: usize, block: &[T]) {
-        const { assert!(ROW == S + 2) };
-        let (Some(row), Some(motif)) = (self.rows.get_mut(place), self.motifs.get(place)) else {
-            return;
-        };
-        let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64() * self.scale);
-        let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64() * self.scale);
-        let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
-        let distance = squares.iter().sum::<f64>();
-        // All values of a row at a time.
-        let more: [f64; ROW] = std::array::from_fn(|place| match place {
-            place if place < S => x[place],
-            place if place == S => 1.0,
-            _ => distance,
-        });
-        for (sum, more) in row.iter_mut().zip(more) {
-            *sum += more;
-        }
-    }
-}
-
-impl<T: Element> Rows<T> for Sums<'_, T> {
-    #[inline(always)]
-    fn size(&self) -> usize {
-        self.size
-    }
-
-    #[inline(always)]
-    fn count(&self) -> usize {
-        self.rows.len() / (self.size + 2)
-    }
-
-    #[inline(always)]
-    fn ask_for(&self, place: usize) {
-        if place < self.count() {
-            let row = &self.rows[place * (self.size + 2)..][..self.size + 2];
-            prefetch(&row[0]);
-            prefetch(&row[self.size + 1]);
-            prefetch(&self.motifs[place * self.size]);
-        }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, place: usize, block: &[T]) {
-        if place < self.count() {
-            let motif = &self.motifs[place * self.size..][..self.size];
-            let row = &mut self.rows[place * (self.size + 2)..][..self.size + 2];
-            add_block(row, block, motif, self.scale);
-        }
-    }
-}
-
-/// Adds blocks to rows, given the index of the motif of each.
-struct Addition<R, I> {
-    rows: R,
-    /// Index of the motif of the first row.
-    first: usize,
-    pieces: I,
-    choice: Choice,
-}
-
-impl<'a, T, R, I> Work for Addition<R, I>
-where
-    T: Element + 'a,
-    R: Rows<T>,
-    I: Iterator<Item = (&'a [T], &'a [u32])>,
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Simd>(self, _: V) {
-        let Self {
-            mut rows,
-            first,
-            pieces,
-            choice,
-        } = self;
-        let size = rows.size();
-        let place_of = |index: u32| (index as usize).wrapping_sub(first);
-        for (blocks, indices) in pieces {
-            match choice {
-                Choice::All { ahead } => {
-                    let mut soon = indices.iter().skip(ahead);
-                    for (block, &index) in blocks.chunks_exact(size).zip(indices) {
-                        if let Some(&index) = soon.next() {
-                            rows.ask_for(place_of(index));
-                        }
-                        rows.add(place_of(index), block);
-                    }
-                }
-                Choice::Own { ahead } => {
-                    let pieces = blocks.chunks(SCANNED * size).zip(indices.chunks(SCANNED));
-                    for (blocks, indices) in pieces {
-                        // Without branches: whose a block is cannot be foreseen.
-                        let mut own = [0u16; SCANNED];
-                        let (mut count, first, end) = (0, first as u32, rows.count() as u32);
-                        for (number, &index) in indices.iter().enumerate() {
-                            own[count % SCANNED] = number as u16;
-                            count += usize::from(index.wrapping_sub(first) < end);
-                        }
-                        let own = &own[..count];
-                        let mut soon = own.iter().skip(ahead);
-                        for &number in own {
-                            if let Some(&number) = soon.next() {
-                                rows.ask_for(place_of(indices[number as usize]));
-                            }
-                            let number = number as usize;
-                            rows.add(place_of(indices[number]), &blocks[number * size..][..size]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn add_block<T: Element>(row: &mut [f64], block: &[T], motif: &[T], scale: f64) {
-    let (sums, totals) = row.split_at_mut(block.len());
-    let mut distortion = 0.0;
-    for ((sum, x), z) in sums.iter_mut().zip(block).zip(motif) {
-        let x = x.to_f64() * scale;
-        let difference = x - z.to_f64() * scale;
-        distortion += difference * difference;
-        *sum += x;
-    }
-    totals[0] += 1.0;
-    totals[1] += distortion;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -568,19 +343,26 @@ mod tests {
             for (block, &index) in blocks.chunks_exact(size).zip(&indices) {
                 let motif = &motifs[index as usize * size..][..size];
                 let row = &mut plain[index as usize * (size + 2)..][..size + 2];
-                add_block(row, block, motif, 1.0);
+                let mut distortion = 0.0;
+                for ((sum, &x), &z) in row.iter_mut().zip(block).zip(motif) {
+                    let difference = f64::from(x) - f64::from(z);
+                    distortion += difference * difference;
+                    *sum += f64::from(x);
+                }
+                row[size] += 1.0;
+                row[size + 1] += distortion;
             }
             let mut one = clusters();
             let mut chunks = Vec::new();
             one.gather_sorted(&blocks, &motifs, &indices, &mut chunks);
-            assert_eq!(one.rows, plain);
+            assert_eq!(*one.rows, plain);
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
                 let mut other = clusters();
                 pool.build()
                     .unwrap()
                     .install(|| other.gather_in_place(&blocks, &motifs, &indices));
-                assert_eq!(other.rows, plain);
+                assert_eq!(*other.rows, plain);
             }
             // The chunks may be used again, for fewer blocks.
             let half = m / 2;
@@ -589,7 +371,7 @@ mod tests {
                 let blocks = &blocks[range.start * size..range.end * size];
                 again.gather_sorted(blocks, &motifs, &indices[range], &mut chunks);
             }
-            assert_eq!(again.rows, plain);
+            assert_eq!(*again.rows, plain);
             let mut pieces = clusters();
             let cuts = [0, 1, 40_000, 40_001, m];
             for cut in cuts.windows(2) {
@@ -600,7 +382,7 @@ mod tests {
                     .add(blocks, &motifs, indices, &Monitor::new())
                     .unwrap();
             }
-            assert_eq!(pieces.rows, plain);
+            assert_eq!(*pieces.rows, plain);
         }
     }
 

@@ -1,10 +1,12 @@
 //! Which `k` motifs represent the blocks: selection and Lloyd refinement.
 
+mod aligned;
 mod clusters;
 mod distinct;
 mod lloyd;
 mod random;
 mod select;
+mod sums;
 
 pub use clusters::Clusters;
 pub use distinct::{Distinct, DistinctBlocks, distinct};
