@@ -113,7 +113,8 @@ impl<V: Simd> Leaders<V> {
         let wins = simd.bits(simd.lt(limit, self.distance));
         let close = within & !wins;
         if close != 0 {
-            self.note_rivals(simd, close, motif, first_lane, rivals);
+            let leaders = simd.words_to_array(self.motif);
+            note_rivals(close, motif, &leaders, first_lane, rivals);
         }
         self.contested = (self.contested & !wins) | close;
         let nearer = simd.lt(distance, self.distance);
@@ -122,28 +123,27 @@ impl<V: Simd> Leaders<V> {
         self.limit = simd.min(self.limit, limit);
     }
 
-    #[cold]
-    fn note_rivals(
-        &self,
-        simd: V,
-        mut lanes: u32,
-        motif: u32,
-        first_lane: u32,
-        rivals: &mut Rivals,
-    ) {
-        let leaders = simd.words_to_array(self.motif);
-        while lanes != 0 {
-            let lane = lanes.trailing_zeros();
-            lanes &= lanes - 1;
-            rivals.add(first_lane + lane, motif);
-            rivals.add(first_lane + lane, leaders[lane as usize % LANES]);
-        }
-    }
-
     /// Each lane's leader, and the lanes in which it is contested.
     #[inline(always)]
     pub fn finish(&self, simd: V) -> ([u32; LANES], u32) {
         (simd.words_to_array(self.motif), self.contested)
+    }
+}
+
+/// Notes for the lanes whose bits are set that a motif and the lane's leader are rivals.
+#[cold]
+fn note_rivals(
+    mut lanes: u32,
+    motif: u32,
+    leaders: &[u32; LANES],
+    first_lane: u32,
+    rivals: &mut Rivals,
+) {
+    while lanes != 0 {
+        let lane = lanes.trailing_zeros();
+        lanes &= lanes - 1;
+        rivals.add(first_lane + lane, motif);
+        rivals.add(first_lane + lane, leaders[lane as usize % LANES]);
     }
 }
 

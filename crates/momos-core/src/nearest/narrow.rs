@@ -599,9 +599,13 @@ impl<const VECTORS: usize, const WORDS: usize> GroupSearch<'_, VECTORS, WORDS> {
             simd.splat(RELATIVE),
             simd.splat(ABSOLUTE),
         );
-        let unit = simd.splat(pair.unit);
-        [simd.sub(middle, error), simd.add(middle, error)]
-            .map(|half| simd.sqrt(simd.mul(unit, simd.max(half, simd.splat(0.0)))))
+        let (unit, zero) = (simd.splat(pair.unit), simd.splat(0.0));
+        let low = simd.max(simd.sub(middle, error), zero);
+        let high = simd.max(simd.add(middle, error), zero);
+        [
+            simd.sqrt(simd.mul(unit, low)),
+            simd.sqrt(simd.mul(unit, high)),
+        ]
     }
 
     /// Limits distances to the upper bounds of those to a chunk's nearest motif.

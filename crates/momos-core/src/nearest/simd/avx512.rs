@@ -138,10 +138,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
     #[inline(always)]
     fn words_to_array(self, a: __m512i) -> [u32; LANES] {
-        let mut values = [0u32; LANES];
-        // SAFETY: the token proves AVX-512F; the array has sixteen lanes.
-        unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), a) };
-        values
+        // SAFETY: both are as many bytes, and all bits are valid.
+        unsafe { std::mem::transmute::<__m512i, [u32; LANES]>(a) }
     }
     #[inline(always)]
     fn select_words(self, mask: __mmask16, a: __m512i, b: __m512i) -> __m512i {

@@ -103,7 +103,9 @@ impl Isa {
 /// A computation that is compiled once per instruction set.
 ///
 /// [`run`](Self::run) and all it calls with the token must be `#[inline(always)]`, else it is
-/// compiled without the instructions it is meant to use.
+/// compiled without the instructions it is meant to use. That goes for closures, too: handed to a
+/// function that is not inlined, such as `array::map`, they make every operation a call through
+/// memory. `tests/inlining.rs` looks for them.
 pub trait Work {
     /// What it returns.
     type Output;
