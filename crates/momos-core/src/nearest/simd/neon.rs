@@ -217,22 +217,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
     #[inline(always)]
     fn dot_bytes(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
-        // A loop, since a closure is compiled without the dot products and may stay a call.
-        let mut sums = sum;
-        for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(&b)) {
-            // SAFETY: NEON is part of the target, and the token proves the dot products where they
-            // are used.
-            *sum = unsafe {
-                let (a, b) = (vreinterpretq_s8_u32(a), vreinterpretq_s8_u32(b));
-                let before = vreinterpretq_s32_u32(*sum);
-                vreinterpretq_u32_s32(if DOT {
-                    dot(before, a, b)
-                } else {
-                    dot_of_halves(before, a, b)
-                })
-            };
-        }
-        sums
+        // SAFETY: NEON is part of the target, and the token proves the dot products where they
+        // are used.
+        from_fn(|i| unsafe {
+            let (a, b) = (vreinterpretq_s8_u32(a[i]), vreinterpretq_s8_u32(b[i]));
+            let sum = vreinterpretq_s32_u32(sum[i]);
+            vreinterpretq_u32_s32(if DOT {
+                dot(sum, a, b)
+            } else {
+                dot_of_halves(sum, a, b)
+            })
+        })
     }
     #[inline(always)]
     fn add_squared_gaps(
