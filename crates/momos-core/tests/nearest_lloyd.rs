@@ -112,10 +112,18 @@ fn a_fixed_zero_never_moves() {
 
 #[test]
 fn huge_values_have_finite_means() {
-    let blocks = [1.6e308f64, 1.7e308, 1.8e307, -1.7e308];
-    let refined = lloyd(&blocks, &[1.0e308, -1.0e308], 1, 5, false, &Monitor::new()).unwrap();
-    assert!(refined.motifs.iter().all(|value| value.is_finite()));
-    assert_eq!(refined.motifs[1], -1.7e308);
+    // Sizes whose sums have code of their own, and one without.
+    for size in [1, 2, 4, 8] {
+        let repeated = |values: &[f64]| -> Vec<f64> {
+            let values = values.iter();
+            values.flat_map(|&value| vec![value; size]).collect()
+        };
+        let blocks = repeated(&[1.6e308, 1.7e308, 1.8e307, -1.7e308]);
+        let motifs = repeated(&[1.0e308, -1.0e308]);
+        let refined = lloyd(&blocks, &motifs, size, 5, false, &Monitor::new()).unwrap();
+        assert!(refined.motifs.iter().all(|value| value.is_finite()));
+        assert_eq!(refined.motifs[size..], repeated(&[-1.7e308]));
+    }
 }
 
 proptest! {

@@ -19,8 +19,6 @@ use crate::nearest::simd::{Isa, Simd, Work, dispatch};
 const BUCKET_BYTES: usize = 1 << 18;
 /// Most threads that each look at all indices; more share the blocks by sorting them.
 const MOST_SCANNING: usize = 8;
-/// Motifs moved at a time by one thread.
-const MOVED: usize = 1 << 10;
 /// Buckets that every thread has at the least, if there are as many motifs.
 const BUCKETS_PER_THREAD: usize = 8;
 /// Longest blocks that are copied to where their sums are; beyond, the search takes so long that
@@ -32,6 +30,8 @@ const CHUNK_LEN: usize = 1 << 15;
 const BATCH_LENS: RangeInclusive<usize> = 1 << 20..=1 << 23;
 /// Blocks per motif sorted at a time, so that sums that are fetched from memory are used.
 const BATCH_BLOCKS_PER_MOTIF: usize = 8;
+/// Motifs moved at a time by one thread.
+const MOVED: usize = 1 << 10;
 
 /// Sums over the blocks of each motif.
 ///

@@ -39,9 +39,9 @@ use crate::monitor::Monitor;
 pub const MAX_BLOCK_SIZE: usize = 1024;
 /// Blocks searched at a time; bounds the memory for the order.
 const BATCH_LEN: usize = 1 << 20;
-/// Blocks sorted by norm at a time, at the most so that they stay in cache, at the least so that those
-/// in a group are alike.
+/// Most blocks sorted by norm at a time: they stay in cache.
 const MOST_SORTED: usize = 1 << 16;
+/// Fewest, if there are as many: those in a group are alike.
 const LEAST_SORTED: usize = 1 << 14;
 /// Bits of a norm that tell them apart there: by half a percent where norms span a million.
 const SORTING_BITS: u32 = 13;

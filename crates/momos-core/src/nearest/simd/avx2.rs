@@ -181,6 +181,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn words_to_array(self, a: Pair<__m256i>) -> [u32; LANES] {
+        // No intrinsic, which stays a call in code that is rarely run.
         // SAFETY: both are as many bytes, and all bits are valid.
         unsafe { std::mem::transmute::<[__m256i; 2], [u32; LANES]>([a.0, a.1]) }
     }

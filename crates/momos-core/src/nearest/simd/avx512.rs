@@ -138,6 +138,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
     #[inline(always)]
     fn words_to_array(self, a: __m512i) -> [u32; LANES] {
+        // No intrinsic, which stays a call in code that is rarely run.
         // SAFETY: both are as many bytes, and all bits are valid.
         unsafe { std::mem::transmute::<__m512i, [u32; LANES]>(a) }
     }
