@@ -2,9 +2,9 @@
 
 A first iteration from motifs that are blocks, then a second one as ``momos pack`` runs it: each
 block's last motif bounds its search. The update is what comes on top of a search: adding all blocks
-to the sums of their motifs, and moving those. Before anything is timed, a sample of the answers is
-compared with float64 brute force, and all sums, counts and distortions with numpy's, which adds up
-in the same order, bit for bit.
+to the sums of their motifs, telling their distortion, and moving them. Before anything is timed, a
+sample of the answers is compared with float64 brute force, and all sums, counts and squares with
+numpy's, which adds up in the same order, bit for bit.
 
     python benches/bench_lloyd.py [--quick] [--threads 1 2] [--sizes 2 4 8] [-o FILE.md]
 """
@@ -32,14 +32,17 @@ DENSE = 1_600_000
 
 
 def check_sums(clusters: _core.Clusters, blocks: Rows, motifs: Rows, found: Indices) -> None:
-    """Compares sums, numbers and distortions with numpy's, which are taken in the same order."""
+    """Compares sums, numbers and squares with numpy's, which are taken in the same order, and the
+    distortion with that of the blocks."""
     expected = np.zeros((len(motifs), blocks.shape[1] + 2))
-    wide, table = blocks.astype(np.float64), motifs.astype(np.float64)[found]
-    distortion = np.zeros(len(blocks))
-    for column, other in zip(wide.T, table.T, strict=True):
-        distortion += np.square(column - other)
-    np.add.at(expected, found, np.column_stack([wide, np.ones(len(wide)), distortion]))
+    wide = blocks.astype(np.float64)
+    squares = np.zeros(len(blocks))
+    for column in wide.T:
+        squares += np.square(column)
+    np.add.at(expected, found, np.column_stack([wide, np.ones(len(wide)), squares]))
     assert np.array_equal(clusters.rows, expected), "sums are wrong"
+    distortion = float(np.square(wide - motifs.astype(np.float64)[found]).sum())
+    assert abs(clusters.distortion(motifs) / distortion - 1) < 1e-9, "the distortion is wrong"
 
 
 def median_seconds(run: Callable[[], object]) -> float:
@@ -60,15 +63,13 @@ def row(kind: str, size: int, count: int, k: int, threads: int) -> str:
     def prepare(table: Rows) -> _core.MotifSearch:
         return _core.MotifSearch(table, blocks=count, largest=largest, threads=threads)
 
-    def add(table: Rows, found: Indices) -> None:
-        clusters.clear()
-        clusters.add(blocks, table, found, threads=threads)
-
     first = prepare(motifs).nearest(blocks, threads=threads)
     assert wrong(Timing(0, first, blocks), motifs) == 0, "answers are wrong"
-    add(motifs, first)
+    clusters.add(blocks, first, threads=threads)
     check_sums(clusters, blocks, motifs, first)
-    means, moved = clusters.move_motifs(motifs, threads=threads)
+    expected = clusters.distortion(motifs, threads=threads)
+    means, moved, distortion = clusters.move_motifs(motifs, threads=threads)
+    assert distortion == expected, "moving tells another distortion"
     table: Rows = np.asarray(means, np.float32)
     second = prepare(table).nearest(blocks, previous=first, moved=moved, threads=threads)
     assert wrong(Timing(0, second, blocks), table) == 0, "answers are wrong"
@@ -78,11 +79,11 @@ def row(kind: str, size: int, count: int, k: int, threads: int) -> str:
         lambda: prepare(table).nearest(blocks, previous=first, moved=moved, threads=threads)
     )
 
-    def move() -> None:
-        add(table, second)
+    def update_motifs() -> None:
+        clusters.add(blocks, second, threads=threads)
         clusters.move_motifs(table, threads=threads)
 
-    update = median_seconds(move)
+    update = median_seconds(update_motifs)
     nanoseconds = [1e9 * seconds / count for seconds in (cold, warm, update)]
     cells = [f"{size}", f"{count:,}", f"{k:,}", f"{threads}", {"g": "gaussian", "m": "mixed"}[kind]]
     cells += [f"{each:.0f}" if each >= 100 else f"{each:.3g}" for each in nanoseconds]

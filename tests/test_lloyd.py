@@ -92,8 +92,9 @@ def test_a_motif_without_blocks_stays_where_it_is() -> None:
     assert moved[2] == 50
     assert indices.max() == 1
     clusters = _core.Clusters(3, 1, largest=6.2)
-    clusters.add(blocks, start, indices)
-    once, changed = clusters.move_motifs(start)
+    clusters.add(blocks, indices)
+    once, changed, before = clusters.move_motifs(start)
+    assert before == pytest.approx(np.square(blocks - start[indices], dtype=np.float64).sum())
     assert once[2] == 50
     assert changed.tolist() == [True, True, False]
 

@@ -340,16 +340,16 @@ def test_lloyd_in_pieces_equals_lloyd_in_memory(dtype: Any) -> None:
             else search.nearest(piece, previous=previous, moved=moved)
             for piece, previous in zip(pieces, indices or [None] * 4, strict=True)
         ]
-        clusters.clear()
         for piece, found in zip(pieces, indices, strict=True):
             # What another process would do with the rows it is given.
             rows = clusters.rows
             clusters = _core.Clusters(len(table), 4, largest=largest)
             clusters.rows = rows
-            clusters.add(piece, table, found)
-        distortions.append(clusters.distortion())
+            clusters.add(piece, found)
+        distortions.append(clusters.distortion(table))
         if len(distortions) < 6:
-            table, moved = clusters.move_motifs(table)
+            table, moved, distortion = clusters.move_motifs(table)
+            assert distortion == distortions[-1]
     assert np.array_equal(table, expected[0])
     assert np.array_equal(np.concatenate(indices), expected[1])
     assert distortions == expected[2]
@@ -366,8 +366,10 @@ def test_searches_and_clusters_refuse_what_does_not_fit() -> None:
         (lambda: search.nearest(gaussian(3, 4, 1, np.float64)), "must both be"),
         (lambda: search.nearest(gaussian(3, 4, 1), moved=moved), "belong together"),
         (lambda: search.nearest(np.full((1, 4), 10, np.float32)), "was announced"),
-        (lambda: clusters.add(gaussian(2, 4, 1), table, indices), "cannot take"),
-        (lambda: clusters.add(gaussian(3, 4, 1), table, indices + 5), "none of 5 motifs"),
+        (lambda: clusters.add(gaussian(2, 4, 1), indices), "cannot take"),
+        (lambda: clusters.add(gaussian(3, 4, 1), indices + 5), "none of 5 motifs"),
+        (lambda: clusters.add(gaussian(3, 5, 1), indices), "blocks have 5 values each"),
+        (lambda: clusters.distortion(gaussian(4, 4, 1)), "clusters of 5 motifs, not 4"),
         (lambda: clusters.move_motifs(gaussian(4, 4, 1)), "clusters of 5 motifs, not 4"),
         (lambda: setattr(clusters, "rows", np.zeros((5, 5))), "must be of shape"),
         (lambda: _core.Clusters(0, 4, largest=1.0), "no clusters of 0 motifs"),

@@ -173,12 +173,7 @@ class Lloyd:
         done = 0
         distortions: list[float] = []
         for iteration in range(self.training.iterations + 1):
-            if iteration:
-                motifs, moved = self._move(clusters, motifs)
-                if not moved.any():
-                    break
             search = self._search(motifs, total, kernel)
-            clusters.clear()
             for start, blocks in source.chunks():
                 found = search.nearest(
                     blocks,
@@ -191,16 +186,20 @@ class Lloyd:
                 done += len(blocks)
                 if self.resources.team.is_first:
                     counted = max(own - start, 0)
-                    self._add(clusters, blocks[:counted], motifs, found[:counted])
+                    self._add(clusters, blocks[:counted], found[:counted])
                 release(indices)
             # What was the fastest still is when motifs have moved a little.
             kernel = search.kernel
             del search
-            self._pass_on(clusters, source, own, motifs, indices)
-            (distortion,) = self.resources.team.from_last([np.array([clusters.distortion()])])
-            distortions.append(float(distortion[0]))
-            if iteration and self._has_settled(*distortions[-2:]):
+            self._pass_on(clusters, source, own, indices)
+            if iteration == self.training.iterations:
+                distortions.append(self._distortion(clusters, motifs))
                 break
+            means, moved, distortion = self._move(clusters, motifs)
+            distortions.append(distortion)
+            if not moved.any() or (iteration and self._has_settled(*distortions[-2:])):
+                break
+            motifs = means
         return motifs, distortions
 
     def _has_settled(self, before: float, after: float) -> bool:
@@ -210,19 +209,12 @@ class Lloyd:
         progress = self.progress
         return None if progress is None else lambda done: progress(before + done)
 
-    def _add(
-        self, clusters: _core.Clusters, blocks: Floats, motifs: Floats, indices: Indices
-    ) -> None:
+    def _add(self, clusters: _core.Clusters, blocks: Floats, indices: Indices) -> None:
         if len(blocks):
-            clusters.add(blocks, motifs, indices, threads=self.resources.threads)
+            clusters.add(blocks, indices, threads=self.resources.threads)
 
     def _pass_on(
-        self,
-        clusters: _core.Clusters,
-        source: BlockSource,
-        own: int,
-        motifs: Floats,
-        indices: Indices,
+        self, clusters: _core.Clusters, source: BlockSource, own: int, indices: Indices
     ) -> None:
         """Adds the blocks of this process to the sums of those before it, and hands them on.
 
@@ -230,30 +222,39 @@ class Lloyd:
         """
         team = self.resources.team
         if not team.is_first:
-            rows = np.empty((len(motifs), self.blocks.block_size + 2))
+            rows = clusters.rows  # a copy, to be overwritten
             team.receive(rows, team.rank - 1)
             clusters.rows = rows
             del rows
             for start, blocks in source.chunks():
                 if start < own:
                     counted = blocks[: own - start]
-                    self._add(clusters, counted, motifs, indices[start : start + len(counted)])
+                    self._add(clusters, counted, indices[start : start + len(counted)])
                 release(indices)
         if not team.is_last:
             team.send(clusters.rows, team.rank + 1)
 
+    def _distortion(self, clusters: _core.Clusters, motifs: Floats) -> float:
+        """That of the blocks of all processes, which the last one knows the sums of."""
+        team, threads = self.resources.team, self.resources.threads
+        own = clusters.distortion(motifs, threads=threads) if team.is_last else 0.0
+        (distortion,) = team.from_last([np.array([own])])
+        return float(distortion[0])
+
     def _move(
         self, clusters: _core.Clusters, motifs: Floats
-    ) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    ) -> tuple[Floats, npt.NDArray[np.bool_], float]:
+        """Where motifs move, which of them do, and the distortion before that."""
         team = self.resources.team
         if team.is_last:
-            motifs, moved = clusters.move_motifs(
+            means, moved, before = clusters.move_motifs(
                 motifs, fixed=int(self.fixed_zero), threads=self.resources.threads
             )
         else:
-            moved = np.zeros(len(motifs), np.bool_)
-        motifs, moved = team.from_last([motifs, moved])
-        return motifs, moved
+            clusters.clear()
+            means, moved, before = motifs, np.zeros(len(motifs), np.bool_), 0.0
+        means, moved, distortion = team.from_last([means, moved, np.array([before])])
+        return means, moved, float(distortion[0])
 
     def _by_batches(self, motifs: Floats, width: int) -> tuple[Floats, list[float]]:
         total, team = self.blocks.total, self.resources.team
@@ -265,7 +266,6 @@ class Lloyd:
         for batch in range(self.training.iterations):
             sample = Sample(self.blocks, width, (self.seed + 1 + batch) % 2**64)
             indices = new_indices(len(sample), self.plan, self.resources.folder)
-            clusters.clear()
             search = self._search(motifs, size)
             for start, blocks in sample.chunks():
                 found = search.nearest(
@@ -274,28 +274,31 @@ class Lloyd:
                 indices[start : start + len(blocks)] = found
                 done += len(blocks)
                 if team.is_first:
-                    self._add(clusters, blocks, motifs, found)
+                    self._add(clusters, blocks, found)
                 release(indices)
             del search
-            self._pass_on(clusters, sample, len(sample), motifs, indices)
-            distortion = np.array([clusters.distortion()])
+            self._pass_on(clusters, sample, len(sample), indices)
+            before = 0.0
             if team.is_last:
-                motifs = _towards_means(clusters, motifs, seen, int(self.fixed_zero))
-            motifs, distortion = team.from_last([motifs, distortion])
+                motifs, before = _towards_means(clusters, motifs, seen, int(self.fixed_zero))
+            else:
+                clusters.clear()
+            motifs, distortion = team.from_last([motifs, np.array([before])])
             distortions.append(float(distortion[0]) * (total / size))
         return motifs, distortions
 
 
 def _towards_means(
     clusters: _core.Clusters, motifs: Floats, seen: npt.NDArray[np.float64], fixed: int
-) -> Floats:
-    """Every motif at the mean of all blocks it was given, of which ``seen`` were before."""
-    means, _ = clusters.move_motifs(motifs, fixed=fixed)
+) -> tuple[Floats, float]:
+    """Every motif at the mean of all blocks it was given, of which ``seen`` were before, and the
+    distortion of the new ones where it was."""
     counts = clusters.rows[:, -2:-1]
+    means, _, distortion = clusters.move_motifs(motifs, fixed=fixed)
     seen += counts
     rate = np.divide(counts, seen, out=np.zeros_like(seen), where=seen > 0)
     moved = motifs + (means.astype(np.float64) - motifs) * rate
-    return as_working(moved, motifs)
+    return as_working(moved, motifs), distortion
 
 
 def assign(

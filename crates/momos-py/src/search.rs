@@ -199,13 +199,12 @@ impl Clusters {
         clusters.map(Self).map_err(to_python_error)
     }
 
-    /// Adds blocks (m, s) to the motifs (k, s) they belong to, given the index (m,) of each.
-    #[pyo3(signature = (blocks, motifs, indices, *, threads=None, progress=None))]
+    /// Adds blocks (m, s) to the motifs they belong to, given the index (m,) of each.
+    #[pyo3(signature = (blocks, indices, *, threads=None, progress=None))]
     fn add(
         &mut self,
         py: Python<'_>,
         blocks: &Bound<'_, PyAny>,
-        motifs: &Bound<'_, PyAny>,
         indices: PyReadonlyArray1<'_, u32>,
         threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
@@ -214,26 +213,23 @@ impl Clusters {
             .as_slice()
             .map_err(|_| invalid_argument("indices must be C-contiguous"))?;
         let clusters = &mut self.0;
-        match (Rows::of("blocks", blocks)?, Rows::of("motifs", motifs)?) {
-            (Rows::Narrow(blocks), Rows::Narrow(motifs)) => {
-                let motifs = sized(&motifs, clusters.block_size())?;
+        match Rows::of("blocks", blocks)? {
+            Rows::Narrow(blocks) => {
                 let blocks = sized(&blocks, clusters.block_size())?;
                 run(py, threads, progress, |monitor| {
-                    clusters.add(blocks, motifs, indices, monitor)
+                    clusters.add(blocks, indices, monitor)
                 })
             }
-            (Rows::Wide(blocks), Rows::Wide(motifs)) => {
-                let motifs = sized(&motifs, clusters.block_size())?;
+            Rows::Wide(blocks) => {
                 let blocks = sized(&blocks, clusters.block_size())?;
                 run(py, threads, progress, |monitor| {
-                    clusters.add(blocks, motifs, indices, monitor)
+                    clusters.add(blocks, indices, monitor)
                 })
             }
-            _ => Err(different_types()),
         }
     }
 
-    /// Per motif the sums of its blocks' values, their number and their distortion,
+    /// Per motif the sums of its blocks' values, their number and the sum of all their squares,
     /// (k, s + 2) float64, a copy. May be set to the rows of clusters that were made alike.
     #[getter]
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
@@ -261,24 +257,43 @@ impl Clusters {
         self.0.clear();
     }
 
-    /// Sum of squared differences between the blocks and their motifs.
-    fn distortion(&self) -> f64 {
-        self.0.distortion()
+    /// Sum of squared differences between the blocks and the motifs (k, s) they were added to.
+    ///
+    /// What is less than the rounding of float64 sums may have made of each motif's squares counts
+    /// as none.
+    #[pyo3(signature = (motifs, *, threads=None))]
+    fn distortion(
+        &self,
+        py: Python<'_>,
+        motifs: &Bound<'_, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<f64> {
+        match Rows::of("motifs", motifs)? {
+            Rows::Narrow(motifs) => {
+                let motifs = self.checked(&motifs)?;
+                run(py, threads, None, |_| Ok(self.0.distortion(motifs)))
+            }
+            Rows::Wide(motifs) => {
+                let motifs = self.checked(&motifs)?;
+                run(py, threads, None, |_| Ok(self.0.distortion(motifs)))
+            }
+        }
     }
 
-    /// The motifs at the means of their blocks, and which of them changed, (k,) bool.
+    /// Forgets the blocks and returns the motifs at their means, which of them changed, (k,) bool,
+    /// and the distortion there was.
     ///
     /// The first `fixed` motifs and those without blocks stay.
     #[pyo3(signature = (motifs, *, fixed=0, threads=None))]
     fn move_motifs<'py>(
-        &self,
+        &mut self,
         py: Python<'py>,
         motifs: &Bound<'py, PyAny>,
         fixed: usize,
         threads: Option<usize>,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<bool>>)> {
+    ) -> PyResult<Moved<'py>> {
         let size = self.0.block_size();
-        let (motifs, moved) = match Rows::of("motifs", motifs)? {
+        let (motifs, (moved, distortion)) = match Rows::of("motifs", motifs)? {
             Rows::Narrow(motifs) => {
                 let mut motifs = self.checked(&motifs)?.to_vec();
                 let moved = run(py, threads, None, |_| {
@@ -294,9 +309,12 @@ impl Clusters {
                 (rows(py, motifs, size)?.into_bound_py_any(py)?, moved)
             }
         };
-        Ok((motifs, moved.into_pyarray(py)))
+        Ok((motifs, moved.into_pyarray(py), distortion))
     }
 }
+
+/// Motifs, which of them changed, and the distortion there was.
+type Moved<'py> = (Bound<'py, PyAny>, Bound<'py, PyArray1<bool>>, f64);
 
 impl Clusters {
     fn checked<'a, T: numpy::Element>(

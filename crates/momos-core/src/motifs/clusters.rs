@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use rayon::prelude::*;
 
 use super::aligned::{Aligned, LINE_BYTES};
+use super::means::{Distortion, Move};
 use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
@@ -30,8 +31,8 @@ const CHUNK_LEN: usize = 1 << 15;
 const BATCH_LENS: RangeInclusive<usize> = 1 << 20..=1 << 23;
 /// Blocks per motif sorted at a time, so that sums that are fetched from memory are used.
 const BATCH_BLOCKS_PER_MOTIF: usize = 8;
-/// Motifs moved at a time by one thread.
-const MOVED: usize = 1 << 10;
+/// Motifs at a time that a thread moves, or tells the distortion of.
+const AT_A_TIME: usize = 1 << 10;
 
 /// Sums over the blocks of each motif.
 ///
@@ -41,7 +42,7 @@ pub struct Clusters {
     block_size: usize,
     /// Power of two that keeps sums and squares of huge values finite.
     scale: f64,
-    /// Per motif: the sums of its blocks' values, their number, and their distortion.
+    /// Per motif: the sums of its blocks' values, their number, and the sum of all their squares.
     rows: Aligned,
 }
 
@@ -74,8 +75,8 @@ impl Clusters {
         self.block_size
     }
 
-    /// Per motif: the sums of its blocks' values, their number, and their distortion; the first
-    /// and the last are scaled by a power of two if the blocks are huge.
+    /// Per motif: the sums of its blocks' values, their number, and the sum of all their squares;
+    /// values are scaled by a power of two if they are huge.
     pub fn rows(&self) -> &[f64] {
         &self.rows
     }
@@ -90,7 +91,7 @@ impl Clusters {
         self.rows.fill(0.0);
     }
 
-    /// Adds blocks (m, s) to the motifs (k, s) they belong to, given the index of each (m).
+    /// Adds blocks (m, s) to the motifs they belong to, given the index of each (m).
     ///
     /// # Errors
     /// `InvalidArgument` if the shapes do not fit or an index is out of range; `Interrupted`, if
@@ -98,18 +99,15 @@ impl Clusters {
     pub fn add<T: Element>(
         &mut self,
         blocks: &[T],
-        motifs: &[T],
         indices: &[u32],
         monitor: &Monitor,
     ) -> Result<()> {
         let (k, size) = (self.motif_count(), self.block_size);
-        if motifs.len() != k * size || blocks.len() != indices.len() * size {
+        if blocks.len() != indices.len() * size {
             return Err(Error::invalid_argument(format!(
-                "clusters of {k} motifs of {size} values cannot take {} values of {} blocks by \
-                 motifs of {} values",
+                "clusters of blocks of {size} values cannot take {} values by {} indices",
                 blocks.len(),
                 indices.len(),
-                motifs.len()
             )));
         }
         let isa = Isa::best();
@@ -124,7 +122,7 @@ impl Clusters {
         }
         // Sums of long blocks take so little beside their search that they are not worth a copy.
         let scanned = rayon::current_num_threads() <= MOST_SCANNING || size > MAX_COPIED_BLOCK_SIZE;
-        let in_place = scanned && k <= Sums::<T>::MOST_MOTIFS;
+        let in_place = scanned && k <= Sums::MOST_MOTIFS;
         let wanted = BATCH_BLOCKS_PER_MOTIF * k;
         let batch_len = wanted.clamp(*BATCH_LENS.start(), *BATCH_LENS.end());
         let batches = blocks.chunks(batch_len * size);
@@ -132,23 +130,23 @@ impl Clusters {
         for (blocks, indices) in batches.zip(indices.chunks(batch_len)) {
             monitor.check()?;
             if in_place {
-                self.gather_in_place(blocks, motifs, indices);
+                self.gather_in_place(blocks, indices);
             } else {
-                self.gather_sorted(blocks, motifs, indices, &mut chunks);
+                self.gather_sorted(blocks, indices, &mut chunks);
             }
         }
         Ok(())
     }
 
     /// Every thread goes through all indices and takes care of some motifs.
-    fn gather_in_place<T: Element>(&mut self, blocks: &[T], motifs: &[T], indices: &[u32]) {
+    fn gather_in_place<T: Element>(&mut self, blocks: &[T], indices: &[u32]) {
         // Rows of different threads share no line of the cache.
         let share = self
             .motif_count()
             .div_ceil(rayon::current_num_threads())
             .next_multiple_of(LINE_BYTES / size_of::<f64>());
         let alone = share >= self.motif_count();
-        self.sums_of(motifs, share).for_each(|(_, mut sums)| {
+        self.sums_of(share).for_each(|(_, mut sums)| {
             if alone {
                 sums.add_all(blocks, indices);
             } else {
@@ -162,7 +160,6 @@ impl Clusters {
     fn gather_sorted<T: Element>(
         &mut self,
         blocks: &[T],
-        motifs: &[T],
         indices: &[u32],
         chunks: &mut Vec<Chunk<T>>,
     ) {
@@ -182,79 +179,87 @@ impl Clusters {
                 8 => chunk.sort::<8>(blocks, size, indices, shift, bucket_count),
                 _ => chunk.sort::<0>(blocks, size, indices, shift, bucket_count),
             });
-        self.sums_of(motifs, 1 << shift)
-            .for_each(|(bucket, mut sums)| {
-                for chunk in &*chunks {
-                    let (blocks, indices) = chunk.of_bucket(bucket, size);
-                    sums.add_all(blocks, indices);
-                }
-            });
+        self.sums_of(1 << shift).for_each(|(bucket, mut sums)| {
+            for chunk in &*chunks {
+                let (blocks, indices) = chunk.of_bucket(bucket, size);
+                sums.add_all(blocks, indices);
+            }
+        });
     }
 
     /// The sums of so many motifs at a time.
-    fn sums_of<'a, T: Element>(
-        &'a mut self,
-        motifs: &'a [T],
-        share: usize,
-    ) -> impl IndexedParallelIterator<Item = (usize, Sums<'a, T>)> {
+    fn sums_of(&mut self, share: usize) -> impl IndexedParallelIterator<Item = (usize, Sums<'_>)> {
         let (size, scale) = (self.block_size, self.scale);
         let rows = self.rows.par_chunks_mut(share * (size + 2));
-        let motifs = motifs.par_chunks(share * size);
-        rows.zip(motifs)
-            .enumerate()
-            .map(move |(number, (rows, motifs))| {
-                let sums = Sums {
-                    first: number * share,
-                    motifs,
-                    size,
-                    scale,
-                    rows,
-                };
-                (number, sums)
-            })
+        rows.enumerate().map(move |(number, rows)| {
+            let sums = Sums {
+                first: number * share,
+                size,
+                scale,
+                rows,
+            };
+            (number, sums)
+        })
     }
 
-    /// Distortion of all blocks.
-    pub fn distortion(&self) -> f64 {
-        let rows = self.rows.chunks_exact(self.block_size + 2);
-        let scaled: f64 = rows.map(|row| row[self.block_size + 1]).sum();
-        scaled / self.scale / self.scale
-    }
-
-    /// Moves motifs, except the first ones that are fixed, to the means of their blocks; returns
-    /// which of them changed. One without blocks stays where it is.
+    /// Distortion of all blocks, given the motifs (k, s) they were added to.
+    ///
+    /// The sums alone tell it, as exactly as they are known: what their rounding may have made
+    /// counts as none. That is less than `2^-51 * (n + s)` of the squares of a motif's n blocks, as
+    /// if their values were off by `2^-25`, float32's own rounding, times the root of n.
     ///
     /// # Panics
     /// If there are not as many motifs as clusters.
-    pub fn move_motifs<T: Element>(&self, motifs: &mut [T], fixed: usize) -> Vec<bool> {
-        let size = self.block_size;
+    pub fn distortion<T: Element>(&self, motifs: &[T]) -> f64 {
+        assert_eq!(motifs.len(), self.motif_count() * self.block_size);
+        let (size, scale, isa) = (self.block_size, self.scale, Isa::best());
+        let distortion_of = |(rows, motifs)| {
+            let work = Distortion {
+                rows,
+                motifs,
+                size,
+                scale,
+            };
+            dispatch(isa, work)
+        };
+        let rows = self.rows.par_chunks(AT_A_TIME * (size + 2));
+        let pieces = rows.zip(motifs.par_chunks(AT_A_TIME * size));
+        let shares: Vec<f64> = pieces.map(distortion_of).collect();
+        self.unscaled(&shares)
+    }
+
+    /// Moves motifs, except the first ones that are fixed, to the means of their blocks, and
+    /// forgets these; tells which of the motifs changed, and the [`distortion`](Self::distortion)
+    /// there was. A motif without blocks stays where it is.
+    ///
+    /// # Panics
+    /// If there are not as many motifs as clusters.
+    pub fn move_motifs<T: Element>(&mut self, motifs: &mut [T], fixed: usize) -> (Vec<bool>, f64) {
+        let (size, scale, isa) = (self.block_size, self.scale, Isa::best());
         assert_eq!(motifs.len(), self.motif_count() * size);
         let mut moved = vec![false; self.motif_count()];
-        // The inverse of a power of two is exact.
-        let unscale = 1.0 / self.scale;
-        moved
-            .par_chunks_mut(MOVED)
-            .zip(motifs.par_chunks_mut(MOVED * size))
-            .zip(self.rows.par_chunks(MOVED * (size + 2)))
-            .enumerate()
-            .for_each(|(chunk, ((moved, motifs), rows))| {
-                let motifs = motifs.chunks_exact_mut(size);
-                let rows = rows.chunks_exact(size + 2);
-                for (place, ((moved, motif), row)) in
-                    moved.iter_mut().zip(motifs).zip(rows).enumerate()
-                {
-                    let count = row[size];
-                    if chunk * MOVED + place < fixed || count == 0.0 {
-                        continue;
-                    }
-                    for (value, sum) in motif.iter_mut().zip(row) {
-                        let mean = T::from_f64(sum / count * unscale);
-                        *moved |= mean != *value;
-                        *value = mean;
-                    }
-                }
-            });
-        moved
+        let move_piece = |(number, ((moved, motifs), rows))| {
+            let work = Move {
+                rows,
+                motifs,
+                moved,
+                fixed: fixed.saturating_sub(number * AT_A_TIME),
+                size,
+                scale,
+            };
+            dispatch(isa, work)
+        };
+        let pieces = moved
+            .par_chunks_mut(AT_A_TIME)
+            .zip(motifs.par_chunks_mut(AT_A_TIME * size))
+            .zip(self.rows.par_chunks_mut(AT_A_TIME * (size + 2)));
+        let shares: Vec<f64> = pieces.enumerate().map(move_piece).collect();
+        (moved, self.unscaled(&shares))
+    }
+
+    /// The distortion, given those of some motifs at a time, which are scaled.
+    fn unscaled(&self, shares: &[f64]) -> f64 {
+        shares.iter().sum::<f64>() / self.scale / self.scale
     }
 }
 
@@ -336,32 +341,29 @@ mod tests {
             let mut random = SplitMix64::new(1);
             let mut value = || random.next_u64() as f32 / u64::MAX as f32 - 0.5;
             let blocks: Vec<f32> = (0..m * size).map(|_| value()).collect();
-            let motifs: Vec<f32> = (0..k * size).map(|_| value()).collect();
             let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
             let clusters = || Clusters::new(k, size, 0.5).unwrap();
             let mut plain = vec![0.0; k * (size + 2)];
             for (block, &index) in blocks.chunks_exact(size).zip(&indices) {
-                let motif = &motifs[index as usize * size..][..size];
                 let row = &mut plain[index as usize * (size + 2)..][..size + 2];
-                let mut distortion = 0.0;
-                for ((sum, &x), &z) in row.iter_mut().zip(block).zip(motif) {
-                    let difference = f64::from(x) - f64::from(z);
-                    distortion += difference * difference;
+                let mut squares = 0.0;
+                for (sum, &x) in row.iter_mut().zip(block) {
+                    squares += f64::from(x) * f64::from(x);
                     *sum += f64::from(x);
                 }
                 row[size] += 1.0;
-                row[size + 1] += distortion;
+                row[size + 1] += squares;
             }
             let mut one = clusters();
             let mut chunks = Vec::new();
-            one.gather_sorted(&blocks, &motifs, &indices, &mut chunks);
+            one.gather_sorted(&blocks, &indices, &mut chunks);
             assert_eq!(*one.rows, plain);
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
                 let mut other = clusters();
                 pool.build()
                     .unwrap()
-                    .install(|| other.gather_in_place(&blocks, &motifs, &indices));
+                    .install(|| other.gather_in_place(&blocks, &indices));
                 assert_eq!(*other.rows, plain);
             }
             // The chunks may be used again, for fewer blocks.
@@ -369,7 +371,7 @@ mod tests {
             let mut again = clusters();
             for range in [0..half, half..m] {
                 let blocks = &blocks[range.start * size..range.end * size];
-                again.gather_sorted(blocks, &motifs, &indices[range], &mut chunks);
+                again.gather_sorted(blocks, &indices[range], &mut chunks);
             }
             assert_eq!(*again.rows, plain);
             let mut pieces = clusters();
@@ -378,9 +380,7 @@ mod tests {
                 let (start, end) = (cut[0], cut[1]);
                 let blocks = &blocks[start * size..end * size];
                 let indices = &indices[start..end];
-                pieces
-                    .add(blocks, &motifs, indices, &Monitor::new())
-                    .unwrap();
+                pieces.add(blocks, indices, &Monitor::new()).unwrap();
             }
             assert_eq!(*pieces.rows, plain);
         }
@@ -392,17 +392,40 @@ mod tests {
         let mut motifs = [0.0f32, 0.0, 1.0, 1.0, 5.0, 5.0, 2.0, 3.0];
         let blocks = [0.5, 0.5, 1.0, 2.0, 3.0, 4.0, 2.0, 3.0];
         let monitor = Monitor::new();
-        clusters
-            .add(&blocks, &motifs, &[0, 1, 1, 3], &monitor)
-            .unwrap();
-        assert_eq!(clusters.distortion(), 0.5 + 1.0 + 4.0 + 9.0);
+        clusters.add(&blocks, &[0, 1, 1, 3], &monitor).unwrap();
+        assert_eq!(clusters.distortion(&motifs), 0.5 + 1.0 + 4.0 + 9.0);
         assert_eq!(
             clusters.move_motifs(&mut motifs, 1),
-            [false, true, false, false]
+            (vec![false, true, false, false], 0.5 + 1.0 + 4.0 + 9.0)
         );
         assert_eq!(motifs, [0.0, 0.0, 2.0, 3.0, 5.0, 5.0, 2.0, 3.0]);
+        assert_eq!(*clusters.rows, [0.0; 16]);
+        clusters.add(&blocks, &[0, 1, 1, 3], &monitor).unwrap();
+        assert_ne!(*clusters.rows, [0.0; 16]);
         clusters.clear();
-        assert_eq!(clusters.distortion(), 0.0);
+        assert_eq!(*clusters.rows, [0.0; 16]);
+    }
+
+    #[test]
+    fn an_index_of_no_motif_is_refused_and_nothing_added() {
+        let (blocks, m) = ([1.0f32; 5000], 5000);
+        for (bad, place) in [(2, 0), (2, m - 1), (u32::MAX, m / 2)] {
+            let mut indices = [1; 5000];
+            indices[place] = bad;
+            for threads in [1, 2, MOST_SCANNING + 1] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let mut clusters = Clusters::new(2, 1, 1.0).unwrap();
+                let added = pool
+                    .build()
+                    .unwrap()
+                    .install(|| clusters.add(&blocks, &indices, &Monitor::new()));
+                assert_eq!(
+                    added.unwrap_err().message(),
+                    format!("the index {bad} is none of 2 motifs")
+                );
+                assert_eq!(*clusters.rows, [0.0; 6]);
+            }
+        }
     }
 
     #[test]
@@ -410,12 +433,11 @@ mod tests {
         assert!(Clusters::new(0, 2, 1.0).is_err());
         assert!(Clusters::new(1, 0, 1.0).is_err());
         let mut clusters = Clusters::new(2, 1, 1.0).unwrap();
-        let mut add = |blocks: &[f32], motifs: &[f32], indices: &[u32]| {
-            clusters.add(blocks, motifs, indices, &Monitor::new())
-        };
-        assert!(add(&[1.0], &[1.0, 2.0], &[0]).is_ok());
-        assert!(add(&[1.0], &[1.0, 2.0], &[2]).is_err());
-        assert!(add(&[1.0], &[1.0], &[0]).is_err());
-        assert!(add(&[1.0], &[1.0, 2.0], &[0, 0]).is_err());
+        let mut add =
+            |blocks: &[f32], indices: &[u32]| clusters.add(blocks, indices, &Monitor::new());
+        assert!(add(&[1.0], &[0]).is_ok());
+        assert!(add(&[1.0], &[0, 0]).is_err());
+        assert!(add(&[1.0, 2.0], &[0]).is_err());
+        assert_eq!(*clusters.rows, [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
     }
 }

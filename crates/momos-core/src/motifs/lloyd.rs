@@ -61,18 +61,22 @@ pub fn lloyd<T: Element>(
         ));
     }
     let mut clusters = Clusters::new(motifs.len() / block_size, block_size, expected.largest)?;
-    clusters.add(blocks, &motifs, &indices, monitor)?;
-    let mut distortions = vec![clusters.distortion()];
+    clusters.add(blocks, &indices, monitor)?;
+    let mut distortions = Vec::new();
     for _ in 0..iterations {
-        let moved = clusters.move_motifs(&mut motifs, usize::from(fixed_zero));
+        let (moved, before) = clusters.move_motifs(&mut motifs, usize::from(fixed_zero));
+        distortions.push(before);
         if !moved.contains(&true) {
-            break;
+            return Ok(Refined {
+                motifs,
+                indices,
+                distortions,
+            });
         }
         indices = prepare(&motifs, kernel)?.nearest_again(blocks, &indices, &moved, monitor)?;
-        clusters.clear();
-        clusters.add(blocks, &motifs, &indices, monitor)?;
-        distortions.push(clusters.distortion());
+        clusters.add(blocks, &indices, monitor)?;
     }
+    distortions.push(clusters.distortion(&motifs));
     Ok(Refined {
         motifs,
         indices,

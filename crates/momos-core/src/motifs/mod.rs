@@ -4,6 +4,7 @@ mod aligned;
 mod clusters;
 mod distinct;
 mod lloyd;
+mod means;
 mod random;
 mod select;
 mod sums;

@@ -13,34 +13,32 @@ const BYTES_AHEAD: usize = 3 << 9;
 const SCANNED: usize = 1 << 12;
 
 /// The sums of some consecutive motifs.
-pub struct Sums<'a, T> {
+pub struct Sums<'a> {
     /// Index of the first of them.
     pub first: usize,
-    /// The motifs (k, s), row-major.
-    pub motifs: &'a [T],
     /// Values per block.
     pub size: usize,
     /// Power of two that keeps sums and squares of huge values finite.
     pub scale: f64,
-    /// Per motif: the sums of its blocks' values, their number, and their distortion.
+    /// Per motif: the sums of its blocks' values, their number, and the sum of all their squares.
     pub rows: &'a mut [f64],
 }
 
-impl<T: Element> Sums<'_, T> {
+impl Sums<'_> {
     /// Most motifs there may be for [`add_own`](Self::add_own), which reads indices as signed.
     pub const MOST_MOTIFS: usize = i32::MAX as usize;
 
     /// Adds blocks, given the index of the motif of each, which is one of these.
-    pub fn add_all(&mut self, blocks: &[T], indices: &[u32]) {
-        self.add::<false>(blocks, indices);
+    pub fn add_all<T: Element>(&mut self, blocks: &[T], indices: &[u32]) {
+        self.add::<T, false>(blocks, indices);
     }
 
     /// Adds those of the blocks whose motifs are among these, given the index of the motif of each.
-    pub fn add_own(&mut self, blocks: &[T], indices: &[u32]) {
-        self.add::<true>(blocks, indices);
+    pub fn add_own<T: Element>(&mut self, blocks: &[T], indices: &[u32]) {
+        self.add::<T, true>(blocks, indices);
     }
 
-    fn add<const OWN: bool>(&mut self, blocks: &[T], indices: &[u32]) {
+    fn add<T: Element, const OWN: bool>(&mut self, blocks: &[T], indices: &[u32]) {
         let (isa, first) = (Isa::best(), self.first);
         macro_rules! add_to {
             ($rows:expr) => {
@@ -57,10 +55,7 @@ impl<T: Element> Sums<'_, T> {
         }
         macro_rules! of_size {
             ($size:literal) => {
-                add_to!(OfSize::<T, $size, { $size + 2 }> {
-                    motifs: self.motifs.as_chunks().0,
-                    rows: self.rows.as_chunks_mut().0,
-                })
+                add_to!(OfSize::<$size, { $size + 2 }>(self.rows.as_chunks_mut().0))
             };
         }
         match self.size {
@@ -73,7 +68,7 @@ impl<T: Element> Sums<'_, T> {
 }
 
 /// Rows of sums that blocks are added to, by place.
-trait Rows<T> {
+trait Rows {
     /// Values per block.
     fn size(&self) -> usize;
     /// How many rows there are.
@@ -81,16 +76,13 @@ trait Rows<T> {
     /// Asks for what will be needed to add to a row.
     fn ask_for(&self, place: usize);
     /// Adds a block.
-    fn add(&mut self, place: usize, block: &[T]);
+    fn add<T: Element>(&mut self, place: usize, block: &[T]);
 }
 
 /// Sums of blocks of `S` values that are not huge, in rows of `ROW`, which is two more.
-struct OfSize<'a, T, const S: usize, const ROW: usize> {
-    motifs: &'a [[T; S]],
-    rows: &'a mut [[f64; ROW]],
-}
+struct OfSize<'a, const S: usize, const ROW: usize>(&'a mut [[f64; ROW]]);
 
-impl<T: Element, const S: usize, const ROW: usize> Rows<T> for OfSize<'_, T, S, ROW> {
+impl<const S: usize, const ROW: usize> Rows for OfSize<'_, S, ROW> {
     #[inline(always)]
     fn size(&self) -> usize {
         S
@@ -98,35 +90,32 @@ impl<T: Element, const S: usize, const ROW: usize> Rows<T> for OfSize<'_, T, S, 
 
     #[inline(always)]
     fn count(&self) -> usize {
-        self.rows.len()
+        self.0.len()
     }
 
     #[inline(always)]
     fn ask_for(&self, place: usize) {
-        if let (Some(row), Some(motif)) = (self.rows.get(place), self.motifs.get(place)) {
+        if let Some(row) = self.0.get(place) {
             prefetch(&row[0]);
             if !LINE_BYTES.is_multiple_of(size_of_val(row)) {
                 prefetch(&row[ROW - 1]);
             }
-            prefetch(motif);
         }
     }
 
     #[inline(always)]
-    fn add(&mut self, place: usize, block: &[T]) {
+    fn add<T: Element>(&mut self, place: usize, block: &[T]) {
         const { assert!(ROW == S + 2) };
-        let (Some(row), Some(motif)) = (self.rows.get_mut(place), self.motifs.get(place)) else {
+        let Some(row) = self.0.get_mut(place) else {
             return;
         };
         let x: [f64; S] = std::array::from_fn(|d| block[d].to_f64());
-        let z: [f64; S] = std::array::from_fn(|d| motif[d].to_f64());
-        let squares: [f64; S] = std::array::from_fn(|d| (x[d] - z[d]) * (x[d] - z[d]));
-        let distance = squares.iter().sum::<f64>();
+        let squares = x.iter().map(|x| x * x).sum::<f64>();
         // All values of a row at a time.
         let more: [f64; ROW] = std::array::from_fn(|place| match place {
             place if place < S => x[place],
             place if place == S => 1.0,
-            _ => distance,
+            _ => squares,
         });
         for (sum, more) in row.iter_mut().zip(more) {
             *sum += more;
@@ -135,9 +124,9 @@ impl<T: Element, const S: usize, const ROW: usize> Rows<T> for OfSize<'_, T, S, 
 }
 
 /// Sums of blocks of any size, huge ones too.
-struct OfAnySize<'a, 'b, T>(&'a mut Sums<'b, T>);
+struct OfAnySize<'a, 'b>(&'a mut Sums<'b>);
 
-impl<T: Element> Rows<T> for OfAnySize<'_, '_, T> {
+impl Rows for OfAnySize<'_, '_> {
     #[inline(always)]
     fn size(&self) -> usize {
         self.0.size
@@ -150,35 +139,30 @@ impl<T: Element> Rows<T> for OfAnySize<'_, '_, T> {
 
     #[inline(always)]
     fn ask_for(&self, place: usize) {
-        let Sums {
-            motifs, size, rows, ..
-        } = &*self.0;
+        let size = self.0.size;
         if place < self.count() {
-            let row = &rows[place * (size + 2)..][..size + 2];
+            let row = &self.0.rows[place * (size + 2)..][..size + 2];
             prefetch(&row[0]);
             prefetch(&row[size + 1]);
-            prefetch(&motifs[place * size]);
         }
     }
 
     #[inline(always)]
-    fn add(&mut self, place: usize, block: &[T]) {
+    fn add<T: Element>(&mut self, place: usize, block: &[T]) {
         if place >= self.count() {
             return;
         }
         let (size, scale) = (self.0.size, self.0.scale);
-        let motif = &self.0.motifs[place * size..][..size];
         let row = &mut self.0.rows[place * (size + 2)..][..size + 2];
         let (sums, totals) = row.split_at_mut(size);
-        let mut distance = 0.0;
-        for ((sum, x), z) in sums.iter_mut().zip(block).zip(motif) {
+        let mut squares = 0.0;
+        for (sum, x) in sums.iter_mut().zip(block) {
             let x = x.to_f64() * scale;
-            let difference = x - z.to_f64() * scale;
-            distance += difference * difference;
+            squares += x * x;
             *sum += x;
         }
         totals[0] += 1.0;
-        totals[1] += distance;
+        totals[1] += squares;
     }
 }
 
@@ -192,7 +176,7 @@ struct Addition<'a, T, R, const OWN: bool> {
     indices: &'a [u32],
 }
 
-impl<T: Element, R: Rows<T>, const OWN: bool> Work for Addition<'_, T, R, OWN> {
+impl<T: Element, R: Rows, const OWN: bool> Work for Addition<'_, T, R, OWN> {
     type Output = ();
 
     #[inline(always)]
@@ -205,7 +189,7 @@ impl<T: Element, R: Rows<T>, const OWN: bool> Work for Addition<'_, T, R, OWN> {
     }
 }
 
-impl<T: Element, R: Rows<T>, const OWN: bool> Addition<'_, T, R, OWN> {
+impl<T: Element, R: Rows, const OWN: bool> Addition<'_, T, R, OWN> {
     /// Blocks after which a row is needed that is asked for now, of so many.
     #[inline(always)]
     fn ahead(&self, count: usize) -> usize {
@@ -328,7 +312,7 @@ mod tests {
     #[test]
     fn own_blocks_are_found() {
         let mut random = SplitMix64::new(2);
-        let most = Sums::<f32>::MOST_MOTIFS as u32;
+        let most = Sums::MOST_MOTIFS as u32;
         for (len, end) in [
             (0, 5),
             (1, 5),
@@ -357,33 +341,29 @@ mod tests {
             let mut random = SplitMix64::new(S as u64);
             let mut value = || random.next_u64() as f32 / u64::MAX as f32 - 0.5;
             let blocks: Vec<f32> = (0..m * S).map(|_| value()).collect();
-            let motifs: Vec<f32> = (0..k * S).map(|_| value()).collect();
             let indices: Vec<u32> = (0..m).map(|_| random.below(k as u64) as u32).collect();
             let (mut rows, mut other) = (vec![0.0; k * ROW], vec![0.0; k * ROW]);
             let (first, blocks, indices) = (0, &blocks[..], &indices[..]);
-            Addition::<_, _, false> {
-                rows: OfSize::<f32, S, ROW> {
-                    motifs: motifs.as_chunks().0,
-                    rows: rows.as_chunks_mut().0,
-                },
+            let of_size = Addition::<_, _, false> {
+                rows: OfSize::<S, ROW>(rows.as_chunks_mut().0),
                 first,
                 blocks,
                 indices,
-            }
-            .add_all();
-            Addition::<_, _, false> {
-                rows: OfAnySize(&mut Sums {
-                    first,
-                    motifs: &motifs,
-                    size: S,
-                    scale: 1.0,
-                    rows: &mut other,
-                }),
+            };
+            let mut sums = Sums {
+                first,
+                size: S,
+                scale: 1.0,
+                rows: &mut other,
+            };
+            let of_any_size = Addition::<_, _, false> {
+                rows: OfAnySize(&mut sums),
                 first,
                 blocks,
                 indices,
-            }
-            .add_all();
+            };
+            dispatch(Isa::best(), of_size);
+            dispatch(Isa::best(), of_any_size);
             assert_eq!(rows, other);
             assert_eq!(rows.iter().skip(S).step_by(ROW).sum::<f64>(), m as f64);
         }
