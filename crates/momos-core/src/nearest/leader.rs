@@ -113,14 +113,26 @@ impl<V: Simd> Leaders<V> {
         let wins = simd.bits(simd.lt(limit, self.distance));
         let close = within & !wins;
         if close != 0 {
-            let leaders = simd.words_to_array(self.motif);
-            note_rivals(close, motif, &leaders, first_lane, rivals);
+            if V::PLAIN_ARRAYS {
+                self.note_rivals(simd, close, motif, first_lane, rivals);
+            } else {
+                let leaders = simd.words_to_array(self.motif);
+                note_rivals(close, motif, &leaders, first_lane, rivals);
+            }
         }
         self.contested = (self.contested & !wins) | close;
         let nearer = simd.lt(distance, self.distance);
         self.distance = simd.select(nearer, distance, self.distance);
         self.motif = simd.select_words(nearer, simd.splat_words(motif), self.motif);
         self.limit = simd.min(self.limit, limit);
+    }
+
+    /// As [`note_rivals`], by reference: vectors that are arrays then stay in memory, while the
+    /// compiler would otherwise take them apart, and brute force took three times as long.
+    #[cold]
+    fn note_rivals(&self, simd: V, lanes: u32, motif: u32, first_lane: u32, rivals: &mut Rivals) {
+        let leaders = simd.words_to_array(self.motif);
+        note_rivals(lanes, motif, &leaders, first_lane, rivals);
     }
 
     /// Each lane's leader, and the lanes in which it is contested.

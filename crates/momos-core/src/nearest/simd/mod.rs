@@ -177,6 +177,9 @@ pub trait Simd: Copy + Send + Sync {
     /// Sixteen booleans.
     type Mask: Copy;
 
+    /// Whether vectors are arrays, which the compiler need not keep in vector registers.
+    const PLAIN_ARRAYS: bool = false;
+
     /// The same value in every lane.
     fn splat(self, value: f32) -> Self::Floats;
     /// The lanes of an array.

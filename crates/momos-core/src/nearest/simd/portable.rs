@@ -20,6 +20,8 @@ fn map2<A: Copy, B: Copy, C: Copy + Default>(
 }
 
 impl Simd for Portable {
+    const PLAIN_ARRAYS: bool = true;
+
     type Floats = [f32; LANES];
     type Words = [u32; LANES];
     type Mask = [bool; LANES];
