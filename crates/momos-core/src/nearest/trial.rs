@@ -2,8 +2,9 @@
 //!
 //! What `narrow` and `block-tree` take depends on the data as much as on its size: norms rule out
 //! most motifs where layers have different scales, and few where all have one. So where either
-//! may be faster, both search a few blocks of a large problem, and the faster one searches all.
-//! Answers do not depend on it.
+//! may be faster, both search a few blocks of a large problem, and the faster one searches all. So do
+//! `narrow` and `brute` where they are close: which is faster is up to the processor. Answers do not
+//! depend on it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -22,6 +23,9 @@ const SAMPLE_LEN: usize = 1 << 12;
 const RUNS: usize = 2;
 /// Most that a trial may be expected to take, as a share of the search.
 const MOST_COST: f64 = 1.0 / 32.0;
+/// By how much what the cost model says of `brute` beside `narrow` may be off: processors differ by
+/// 2.2 in that.
+const MOST_DIFFERENCE: f64 = 3.0;
 /// How much longer a tree takes for a block of a sample than for one among all, which share more
 /// of their way with the one before: 1.1 to 1.5 was measured.
 const TREE_IN_SAMPLE: f64 = 1.3;
@@ -137,15 +141,23 @@ pub fn challenger_of(
     block_size: usize,
     isa: Isa,
 ) -> Option<Kernel> {
-    let other = match kernel {
-        Kernel::Narrow => Kernel::BlockTree,
-        Kernel::BlockTree => Kernel::Narrow,
-        Kernel::Brute | Kernel::GroupTree => return None,
-    };
-    if !other.supports(block_size) {
-        return None;
-    }
     let cost = |kernel: Kernel, blocks: usize| kernel.cost(blocks, k, block_size, isa);
+    // A sample is no measure of a group tree, whose groups are narrower the more blocks there are.
+    let others: &[Kernel] = match kernel {
+        Kernel::Brute => &[Kernel::Narrow],
+        Kernel::Narrow => &[Kernel::Brute, Kernel::BlockTree],
+        Kernel::BlockTree => &[Kernel::Narrow],
+        Kernel::GroupTree => &[],
+    };
+    let other = others
+        .iter()
+        .copied()
+        .filter(|other| other.supports(block_size))
+        .filter(|&other| {
+            let depends_on_data = kernel != Kernel::Brute && other != Kernel::Brute;
+            depends_on_data || cost(other, m) <= MOST_DIFFERENCE * cost(kernel, m)
+        })
+        .min_by(|&a, &b| cost(a, m).total_cmp(&cost(b, m)))?;
     let tried = RUNS * SAMPLE_LEN;
     // The motifs are laid out for the one in any case.
     let trial = cost(kernel, tried) - cost(kernel, 0) + cost(other, tried);
@@ -231,6 +243,13 @@ mod tests {
         assert_eq!(of(tree, 100_000, 67_500, 8), None);
         assert_eq!(of(narrow, 10_000_000, 20_000, 16), None);
         assert_eq!(of(Kernel::GroupTree, 10_000_000, 67_500, 4), None);
+        // Few motifs, for which brute force may be faster.
+        for s in [8, 16, 64] {
+            assert_eq!(of(narrow, 10_000_000, 512, s), Some(Kernel::Brute));
+            assert_eq!(of(Kernel::Brute, 10_000_000, 512, s), Some(narrow));
+            assert_eq!(of(Kernel::Brute, 100_000, 512, s), None);
+        }
+        assert_eq!(of(narrow, 10_000_000, 67_500, 16), None);
     }
 
     #[test]
