@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use rayon::prelude::*;
 
 use super::aligned::{Aligned, LINE_BYTES};
-use super::means::{Distortion, Move};
+use super::means::{Move, distortion_of};
 use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
@@ -212,19 +212,12 @@ impl Clusters {
     /// If there are not as many motifs as clusters.
     pub fn distortion<T: Element>(&self, motifs: &[T]) -> f64 {
         assert_eq!(motifs.len(), self.motif_count() * self.block_size);
-        let (size, scale, isa) = (self.block_size, self.scale, Isa::best());
-        let distortion_of = |(rows, motifs)| {
-            let work = Distortion {
-                rows,
-                motifs,
-                size,
-                scale,
-            };
-            dispatch(isa, work)
-        };
+        let (size, scale) = (self.block_size, self.scale);
         let rows = self.rows.par_chunks(AT_A_TIME * (size + 2));
         let pieces = rows.zip(motifs.par_chunks(AT_A_TIME * size));
-        let shares: Vec<f64> = pieces.map(distortion_of).collect();
+        let shares: Vec<f64> = pieces
+            .map(|(rows, motifs)| distortion_of(rows, motifs, size, scale))
+            .collect();
         self.unscaled(&shares)
     }
 

@@ -4,7 +4,7 @@ use crate::nearest::Element;
 use crate::nearest::simd::{Simd, Work};
 
 /// Moves motifs to the means of their blocks, and clears the sums of these; adds up what their
-/// distortions were, as [`Distortion`] does.
+/// distortions were, as [`distortion_of`] does.
 pub struct Move<'a, T> {
     /// Per motif: the sums of its blocks' values, their number, and the sum of all their squares.
     pub rows: &'a mut [f64],
@@ -75,48 +75,15 @@ fn move_one<T: Element>(row: &mut [f64], motif: &mut [T], fixed: bool, unscale: 
     moved
 }
 
-/// Adds up the distortions of motifs' blocks, scaled like the sums.
+/// The distortions of motifs' blocks, added up and scaled like the sums, given the motifs (k, s)
+/// and per motif the sums of its blocks' values, their number, and the sum of all their squares.
 ///
 /// Of the n blocks x of a motif z it is `sum(x * x) - z * (2 * sum(x) - n * z)`. What is less than
 /// the rounding of the sums may have made counts as none.
-pub struct Distortion<'a, T> {
-    /// Per motif: the sums of its blocks' values, their number, and the sum of all their squares.
-    pub rows: &'a [f64],
-    /// The motifs (k, s).
-    pub motifs: &'a [T],
-    /// Values per block.
-    pub size: usize,
-    /// What makes values scaled ones.
-    pub scale: f64,
-}
-
-impl<T: Element> Work for Distortion<'_, T> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run<V: Simd>(self, _: V) -> f64 {
-        let scale = self.scale;
-        macro_rules! of_size {
-            ($size:literal) => {{
-                let rows: &[[f64; $size + 2]] = self.rows.as_chunks().0;
-                let motifs: &[[T; $size]] = self.motifs.as_chunks().0;
-                let each = rows.iter().zip(motifs);
-                each.map(|(row, motif)| distortion_of_one(row, motif, scale))
-                    .sum()
-            }};
-        }
-        match self.size {
-            2 => of_size!(2),
-            4 => of_size!(4),
-            8 => of_size!(8),
-            size => {
-                let rows = self.rows.chunks_exact(size + 2);
-                let each = rows.zip(self.motifs.chunks_exact(size));
-                each.map(|(row, motif)| distortion_of_one(row, motif, scale))
-                    .sum()
-            }
-        }
-    }
+pub fn distortion_of<T: Element>(rows: &[f64], motifs: &[T], size: usize, scale: f64) -> f64 {
+    let each = rows.chunks_exact(size + 2).zip(motifs.chunks_exact(size));
+    each.map(|(row, motif)| distortion_of_one(row, motif, scale))
+        .sum()
 }
 
 #[inline(always)]
@@ -156,24 +123,6 @@ mod tests {
         row
     }
 
-    fn distortion_of(rows: &[f64], motifs: &[f32], size: usize) -> f64 {
-        let of = |isa| {
-            let scale = 1.0;
-            dispatch(
-                isa,
-                Distortion {
-                    rows,
-                    motifs,
-                    size,
-                    scale,
-                },
-            )
-        };
-        let all: Vec<f64> = Isa::ALL.into_iter().map(of).collect();
-        assert!(all.iter().all(|&distortion| distortion == all[0]));
-        all[0]
-    }
-
     #[test]
     fn distortions_are_those_of_the_blocks() {
         let mut random = SplitMix64::new(3);
@@ -193,7 +142,18 @@ mod tests {
                         .map(|(&x, &z)| (f64::from(x) - f64::from(z)).powi(2))
                         .sum();
                     let rows = rows_of(&blocks, size);
-                    let found = distortion_of(&rows, &motif, size);
+                    let found = distortion_of(&rows, &motif, size, 1.0);
+                    for isa in Isa::ALL {
+                        let work = Move {
+                            rows: &mut rows.clone(),
+                            motifs: &mut motif.clone(),
+                            moved: &mut [false],
+                            fixed: 0,
+                            size,
+                            scale: 1.0,
+                        };
+                        assert_eq!(dispatch(isa, work), found);
+                    }
                     // What rounding may have made of the sums.
                     let unknown = f64::EPSILON * (count + size) as f64 * rows[size + 1];
                     assert!(
@@ -214,12 +174,12 @@ mod tests {
                     let mut value = || huge * (random.next_u64() as f32 / u64::MAX as f32 - 0.5);
                     let motif: Vec<f32> = (0..size).map(|_| value()).collect();
                     let rows = rows_of(&motif.repeat(count), size);
-                    assert_eq!(distortion_of(&rows, &motif, size), 0.0);
+                    assert_eq!(distortion_of(&rows, &motif, size, 1.0), 0.0);
                 }
             }
         }
         // Of the zero block it is exact.
-        assert_eq!(distortion_of(&[1e-3, 1e9, 1e-20], &[0.0], 1), 1e-20);
+        assert_eq!(distortion_of(&[1e-3, 1e9, 1e-20], &[0.0f32], 1, 1.0), 1e-20);
     }
 
     #[test]
@@ -235,7 +195,7 @@ mod tests {
                     .collect();
                 let mut motifs = vec![9.0f32; 2 * size];
                 motifs.extend((0..size).map(|d| d as f32));
-                let before = distortion_of(&rows, &motifs, size);
+                let before = distortion_of(&rows, &motifs, size, 1.0);
                 let mut moved = [false; 3];
                 let work = Move {
                     rows: &mut rows,
