@@ -9,7 +9,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.bin' -o -name Cargo
 .PHONY: demo test check format bench clean
 
 demo: $(INSTALLED)
-	$(BIN)/python -m momos_rs.demo demo
+	$(BIN)/python -m momos_rs.cli.demo demo
 
 test: $(INSTALLED)
 	cargo test --workspace --quiet

@@ -31,9 +31,11 @@ from momos_rs.archive import open_archive
 from momos_rs.archive.streams import decode_stream, encode_stream
 from momos_rs.archive.writer import write_sections
 from momos_rs.checkpoint import Checkpoint
-from momos_rs.making import Maker
-from momos_rs.mosaic import mosaic_bound
-from momos_rs.resources import Resources
+from momos_rs.mosaic.mosaic import mosaic_bound
+from momos_rs.packing import pack_model
+from momos_rs.packing.copies import find_copies
+from momos_rs.packing.maker import Maker
+from momos_rs.runtime.resources import Resources
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "k-means, s=4, c=.05": {"capacity": 0.05, "iterations": 2},
@@ -88,12 +90,12 @@ def mosaic_bytes(model: Checkpoint) -> npt.NDArray[np.uint8]:
 def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Iterator[list[str]]:
     source = checkpoint.read(path)
     one_thread = Resources(threads=1)
-    copies = packing.find_copies(source, one_thread.team)
+    copies = find_copies(source, one_thread.team)
     best_rival = 0
     for precision in PRECISIONS:
         chosen = packing.PackOptions(motif_dtype=precision, threads=1, **options)
-        _, members = packing._select(source, chosen, copies, chosen.block_size, one_thread.team)
-        found = packing._find_exact(source, members, chosen, copies, one_thread, None)
+        _, members = pack_model._select(source, chosen, copies, chosen.block_size, one_thread.team)
+        found = pack_model._find_exact(source, members, chosen, copies, one_thread, None)
         if found is not None:
             mosaic, _, members = found
         else:

@@ -30,7 +30,7 @@ import torch
 import momos_rs.bdm as ours
 from machine import processor
 from momos_rs import _core
-from momos_rs.bitplanes import qubd
+from momos_rs.complexity.bit_planes import qubd
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

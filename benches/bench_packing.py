@@ -26,7 +26,8 @@ from momos_rs.checkpoint import Base, Checkpoint, Entry
 
 # Imports and numpy's own memory are no part of packing; a run that packs nothing measures them.
 BASELINE = (
-    "import momos_rs.packing, momos_rs.checkpoint, momos_rs.report as r; print(r.peak_memory())"
+    "import momos_rs.packing, momos_rs.checkpoint;"
+    "from momos_rs.runtime.stopwatch import peak_memory; print(peak_memory())"
 )
 PACK = """
 import json, sys

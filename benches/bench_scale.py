@@ -37,7 +37,7 @@ import numpy.typing as npt
 from machine import processor
 from make_checkpoint import make, number
 from momos_rs import _core
-from momos_rs.memory import parse_size
+from momos_rs.runtime.budget import parse_size
 
 Rows = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.uint32]

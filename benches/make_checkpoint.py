@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from momos_rs import checkpoint
 from momos_rs.checkpoint import Base, Checkpoint, Entry
-from momos_rs.memory import parse_size
+from momos_rs.runtime.budget import parse_size
 
 Bytes = npt.NDArray[np.uint8]
 

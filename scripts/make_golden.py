@@ -2,8 +2,9 @@
 
     python scripts/make_golden.py
 
-writes `tests/golden/NAME.momos` and, beside it, the digests of its tensors as decoded today.
-`tests/test_archive_compatibility.py` holds every later reader to them.
+writes `tests/compatibility/golden/NAME.momos` and, beside it, the digests of its tensors as decoded
+today.
+`tests/compatibility/test_archive_compatibility.py` holds every later reader to them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from momos_rs.archive import open_archive
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from digests import tensor_digests  # noqa: E402
-from models import small_model  # noqa: E402
+from support.digests import tensor_digests  # noqa: E402
+from support.models import small_model  # noqa: E402
 
 OPTIONS: dict[str, dict[str, object]] = {
     "kmeans": {"capacity": 0.2},
@@ -35,7 +36,7 @@ OPTIONS: dict[str, dict[str, object]] = {
 
 
 def main() -> None:
-    folder = TESTS / "golden"
+    folder = TESTS / "compatibility" / "golden"
     for name, options in OPTIONS.items():
         path = folder / f"{name}.momos"
         if path.exists():

@@ -1,7 +1,7 @@
 """Measure, simplify and pack neural networks as mosaics of motifs.
 
 The reference tool for the algorithmic simplicity of neural networks (Mosaic-of-Motifs,
-arXiv 2602.14896). Names below are imported from their modules when they are first used, so that
+arXiv 2602.14896). Names and subpackages below are imported when they are first used, so that
 importing the package is quick and does not import torch.
 """
 
@@ -22,27 +22,32 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import theory
-    from .archive import Archive
+    from . import (
+        archive,
+        bdm,
+        checkpoint,
+        complexity,
+        experiments,
+        integrations,
+        mosaic,
+        nn,
+        ops,
+        packing,
+        plots,
+        projection,
+        quantize,
+        theory,
+    )
+    from .archive import Archive, verify_file
     from .archive import open_archive as open  # noqa: A004
     from .bdm import BDM, PerturbationExperiment
-    from .bitplanes import qubd
-    from .complexity import ComplexityTracker
-    from .complexity.measuring import measure as complexity
-    from .fisher import fisher_diagonal
-    from .mosaic import Mosaic, build_mosaic, mosaic_bound, motif_count
-    from .nearest import nearest_motifs
-    from .packing import (
-        load,
-        pack,
-        pack_file,
-        save,
-        unpack,
-        unpack_file,
-    )
+    from .complexity import measure as measure_complexity
+    from .complexity import qubd
+    from .integrations import ComplexityTracker
+    from .mosaic import Mosaic, build_mosaic, mosaic_bound, motif_count, nearest_motifs
+    from .nn import fisher_diagonal
+    from .packing import PackReport, load, pack, pack_file, save, unpack, unpack_file
     from .projection import MoMos, ProjectionStats
-    from .report import PackReport
-    from .verifying import verify_file
 
 __all__ = [
     "BDM",
@@ -60,17 +65,30 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedVersionError",
     "__version__",
+    "archive",
+    "bdm",
     "build_mosaic",
+    "checkpoint",
     "complexity",
     "errors",
+    "experiments",
     "fisher_diagonal",
+    "integrations",
     "load",
+    "measure_complexity",
+    "mosaic",
     "mosaic_bound",
     "motif_count",
     "nearest_motifs",
+    "nn",
     "open",
+    "ops",
     "pack",
     "pack_file",
+    "packing",
+    "plots",
+    "projection",
+    "quantize",
     "qubd",
     "save",
     "theory",
@@ -82,42 +100,40 @@ __all__ = [
 _HOMES = {
     "Archive": ("archive", "Archive"),
     "BDM": ("bdm", "BDM"),
+    "ComplexityTracker": ("integrations", "ComplexityTracker"),
     "MoMos": ("projection", "MoMos"),
     "Mosaic": ("mosaic", "Mosaic"),
-    "PackReport": ("report", "PackReport"),
-    "ComplexityTracker": ("complexity", "ComplexityTracker"),
+    "PackReport": ("packing", "PackReport"),
     "PerturbationExperiment": ("bdm", "PerturbationExperiment"),
     "ProjectionStats": ("projection", "ProjectionStats"),
     "build_mosaic": ("mosaic", "build_mosaic"),
-    "fisher_diagonal": ("fisher", "fisher_diagonal"),
+    "fisher_diagonal": ("nn", "fisher_diagonal"),
     "load": ("packing", "load"),
+    "measure_complexity": ("complexity", "measure"),
     "mosaic_bound": ("mosaic", "mosaic_bound"),
     "motif_count": ("mosaic", "motif_count"),
-    "nearest_motifs": ("nearest", "nearest_motifs"),
+    "nearest_motifs": ("mosaic", "nearest_motifs"),
     "open": ("archive", "open_archive"),
     "pack": ("packing", "pack"),
     "pack_file": ("packing", "pack_file"),
-    "qubd": ("bitplanes", "qubd"),
+    "qubd": ("complexity", "qubd"),
     "save": ("packing", "save"),
     "unpack": ("packing", "unpack"),
     "unpack_file": ("packing", "unpack_file"),
-    "verify_file": ("verifying", "verify_file"),
+    "verify_file": ("archive", "verify_file"),
 }
 """Module and name of what is imported lazily."""
 
-_MODULES = ("complexity", "theory")
-"""Modules that are public names; ``complexity`` can be called as well."""
-
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _HOMES:
+        module, attribute = _HOMES[name]
+        value = getattr(importlib.import_module(f".{module}", __name__), attribute)
+        globals()[name] = value
+        return value
+    if name in __all__:
         return importlib.import_module(f".{name}", __name__)
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    value = getattr(importlib.import_module(f".{module}", __name__), attribute)
-    globals()[name] = value
-    return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

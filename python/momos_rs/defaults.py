@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Method = Literal["kmeans", "random", "grid", "trellis"]
-"""How motifs are chosen: see :func:`momos_rs.build_mosaic` and :mod:`momos_rs.structured`."""
+"""How motifs are chosen: see :func:`momos_rs.build_mosaic` and :mod:`momos_rs.mosaic.grid`."""
 
 METHODS: tuple[Method, ...] = ("kmeans", "random")
 STRUCTURED_METHODS: tuple[Method, ...] = ("grid", "trellis")

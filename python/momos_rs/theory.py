@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidArgumentError
-from .mosaic import mosaic_bound
+from .mosaic.mosaic import mosaic_bound
 
 __all__ = [
     "break_even_capacity",

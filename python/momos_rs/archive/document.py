@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import zstandard
 
-from .. import _core
-from ..checkpoint.model import Entry
-from ..dtypes import DTYPES, MOSAIC_DTYPES
-from ..errors import CorruptionError, UnsupportedVersionError
-from ..limits import MAX_DOCUMENT_BYTES, MAX_EXPANSION, MAX_FREE_BYTES, MAX_RANK
+from momos_rs import _core
+from momos_rs.checkpoint.model import Entry
+from momos_rs.dtypes import DTYPES, MOSAIC_DTYPES
+from momos_rs.errors import CorruptionError, UnsupportedVersionError
+from momos_rs.limits import MAX_DOCUMENT_BYTES, MAX_EXPANSION, MAX_FREE_BYTES, MAX_RANK
 
 __all__ = [
     "DOCUMENT_SECTION",

@@ -11,9 +11,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core, defaults
-from ..dtypes import dtype
-from ..errors import InsufficientDataError
+from momos_rs import _core, defaults
+from momos_rs.dtypes import dtype
+from momos_rs.errors import InsufficientDataError
+
 from .streams import decode_stream, encode_stream
 
 __all__ = ["decode_motifs", "encode_motifs"]

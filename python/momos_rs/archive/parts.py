@@ -14,11 +14,12 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from ..checkpoint.mapped_file import MappedFile, MappedPart
-from ..dtypes import dtype
-from ..limits import ELEMENTS_PER_CHUNK
-from ..mosaic import Motifs
+from momos_rs import _core
+from momos_rs.checkpoint.mapped_file import MappedFile, MappedPart
+from momos_rs.dtypes import dtype
+from momos_rs.limits import ELEMENTS_PER_CHUNK
+from momos_rs.mosaic.mosaic import Motifs
+
 from .document import BaseRecord, Kind
 from .streams import decode_stream
 

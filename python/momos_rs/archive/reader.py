@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from ..checkpoint.mapped_file import MappedFile
-from ..checkpoint.model import Base, Checkpoint, Entry
-from ..dtypes import dtype
-from ..errors import CorruptionError, InsufficientDataError, MomosError
-from ..limits import ELEMENTS_PER_CHUNK
-from ..mosaic import Mosaic, Motifs
-from ..safetensors_format import Header, parse_header
+from momos_rs import _core
+from momos_rs.checkpoint.mapped_file import MappedFile
+from momos_rs.checkpoint.model import Base, Checkpoint, Entry
+from momos_rs.checkpoint.safetensors_layout import Header, parse_header
+from momos_rs.dtypes import dtype
+from momos_rs.errors import CorruptionError, InsufficientDataError, MomosError
+from momos_rs.limits import ELEMENTS_PER_CHUNK
+from momos_rs.mosaic.mosaic import Mosaic, Motifs
+
 from .document import (
     DOCUMENT_SECTION,
     MOTIFS_SECTION,
@@ -36,14 +37,7 @@ from .document import (
 from .motifs import decode_motifs
 from .parts import Parts, open_parts
 from .streams import decode_stream
-from .writer import (
-    DIGEST_KEY,
-    NO_DIGEST,
-    VERSION_KEY,
-    ArchiveSummary,
-    section_digest,
-    summarise,
-)
+from .writer import DIGEST_KEY, NO_DIGEST, VERSION_KEY, ArchiveSummary, section_digest, summarise
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +143,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
             self._data.close()
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        from ..checkpoint import to_state_dict
+        from momos_rs.checkpoint import to_state_dict
 
         entry = self._entries[name]
         single = Checkpoint(
@@ -272,7 +266,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         )
 
     def _grid_mosaic(self, record: GridRecord) -> Mosaic:
-        from ..structured import mosaic_of_blocks
+        from momos_rs.mosaic.grid import mosaic_of_blocks
 
         decoded = [
             (self.read_base(index), self.document.bases[index].dtype)

@@ -12,8 +12,9 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
-from ..team import Team
+from momos_rs import _core
+from momos_rs.runtime.team import Team
+
 from .document import MOTIFS_SECTION, SECTIONS, Kind, StreamRecord
 
 __all__ = ["Spool", "section_digest"]

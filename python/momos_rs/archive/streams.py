@@ -29,9 +29,9 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from .. import _core, defaults
-from ..errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
-from ..limits import ELEMENTS_PER_CHUNK
+from momos_rs import _core, defaults
+from momos_rs.errors import CorruptionError, InsufficientDataError, UnsupportedVersionError
+from momos_rs.limits import ELEMENTS_PER_CHUNK
 
 __all__ = [
     "STORED_HEAD",

@@ -11,15 +11,17 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core, defaults
-from ..ahead import map_ahead
-from ..checkpoint.model import Base, Checkpoint
-from ..dtypes import dtype
-from ..limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
-from ..mosaic import Mosaic, own_bases
-from ..progress import Counter, Progress
-from ..resources import Resources, release
-from ..safetensors_format import encode_header
+from momos_rs import _core, defaults
+from momos_rs.checkpoint.model import Base, Checkpoint
+from momos_rs.checkpoint.safetensors_layout import encode_header
+from momos_rs.dtypes import dtype
+from momos_rs.limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
+from momos_rs.mosaic.build import own_bases
+from momos_rs.mosaic.mosaic import Mosaic
+from momos_rs.runtime.ordered_map import map_ahead
+from momos_rs.runtime.progress import Counter, Progress
+from momos_rs.runtime.resources import Resources, release
+
 from .document import (
     DOCUMENT_SECTION,
     MOTIFS_SECTION,
@@ -35,13 +37,7 @@ from .document import (
 )
 from .motifs import encode_motifs
 from .spool import Spool, section_digest
-from .streams import (
-    STORED_HEAD,
-    choose_codec,
-    encode_chunks,
-    encode_stream,
-    trial_elements,
-)
+from .streams import STORED_HEAD, choose_codec, encode_chunks, encode_stream, trial_elements
 
 __all__ = [
     "DIGEST_KEY",

@@ -31,8 +31,8 @@ def sign_complexity(
     """
     import numpy as np
 
-    from momos_rs.bitplanes import matrix_columns
     from momos_rs.complexity import collect_weights
+    from momos_rs.complexity.bit_planes import matrix_columns
     from momos_rs.complexity.counting import complexity_of_counts
     from momos_rs.errors import InvalidArgumentError
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from momos_rs.ahead import map_ahead
 from momos_rs.dtypes import dtype
+from momos_rs.runtime.ordered_map import map_ahead
 
 __all__ = ["PIECE_ELEMENTS", "Base", "Checkpoint", "Entry", "cuts"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from momos_rs.ahead import map_ahead
-from momos_rs.memory import PIECE_BYTES
+from momos_rs.runtime.budget import PIECE_BYTES
+from momos_rs.runtime.ordered_map import map_ahead
 
 from .model import Base, Bytes, Checkpoint
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from momos_rs.dtypes import DTYPES, dtype
 from momos_rs.errors import InsufficientDataError, InvalidArgumentError
-from momos_rs.safetensors_format import TensorInfo, encode_header, parse_header
 
 from .mapped_file import MappedFile, MappedPart
 from .model import Base, Bytes, Checkpoint, Entry
 from .pieces import Pieces
+from .safetensors_layout import TensorInfo, encode_header, parse_header
 from .views import contiguous_range, gather
 
 __all__ = ["read_safetensors", "write_safetensors"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.files import replacing
-from momos_rs.memory import PIECE_BYTES
+from momos_rs.runtime.atomic_file import replacing
+from momos_rs.runtime.budget import PIECE_BYTES
 
 from .model import Checkpoint
 from .pieces import Pieces

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from momos_rs import defaults
-from momos_rs.bitplanes import BITS, PERCENTILE
 from momos_rs.complexity import (
     MEASURES,
     NON_FINITE,
@@ -19,12 +18,13 @@ from momos_rs.complexity import (
     collect_weights,
     measure,
 )
+from momos_rs.complexity.bit_planes import BITS, PERCENTILE
 from momos_rs.complexity.collection import expand_models, short_names, times_of
-from momos_rs.complexity.measuring import SAMPLE, SEEDS
+from momos_rs.complexity.measurement import SAMPLE, SEEDS
 from momos_rs.complexity.tables import format_figure, model_row, tensor_rows, to_csv
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.files import check_target, replacing
 from momos_rs.plots.style import check_format
+from momos_rs.runtime.atomic_file import check_target, replacing
 
 from .console import (
     debug_option,
@@ -268,7 +268,7 @@ def _write_files(
 
         save_pictures(reports, plot_path, overwrite=force, **drawing)
     if html_path is not None:
-        from momos_rs.complexity.page import render_page
+        from momos_rs.plots.page import render_page
 
         page = render_page(reports, **drawing)
         with replacing(html_path, overwrite=force) as file:

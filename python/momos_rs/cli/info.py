@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..archive import open_archive
-from ..info import ArchiveInfo, describe
+from momos_rs.archive import open_archive
+from momos_rs.archive.description import ArchiveInfo, describe
+
 from .console import (
     debug_option,
     format_bytes,

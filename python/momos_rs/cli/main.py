@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import click
 
-from ..errors import MomosError
+from momos_rs.errors import MomosError
+
 from .console import debugging
 
 __all__ = ["group", "main"]

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from .. import defaults
-from ..packing import pack_file
-from ..report import PackReport
-from ..team import SOLO, Team
+from momos_rs import defaults
+from momos_rs.packing.pack_model import pack_file
+from momos_rs.packing.report import PackReport
+from momos_rs.runtime.team import SOLO, Team
+
 from .console import (
     debug_option,
     format_bytes,
@@ -22,8 +23,8 @@ from .console import (
     progress_bar,
     quiet_option,
 )
-from .dials import dial_options
 from .sizes import memory_option
+from .targets import target_options
 
 __all__ = ["pack", "run"]
 
@@ -144,7 +145,7 @@ WORST_TENSORS = 5
     help="Number of threads; all cores by default. Does not change the archive.",
 )
 @memory_option
-@dial_options
+@target_options
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @json_option

@@ -7,19 +7,14 @@ from typing import Any
 
 import click
 
-from .. import checkpoint, defaults
-from ..files import check_target, replacing
-from ..plan import BLOCK_SIZES, CAPACITIES, METHODS, STEPS, Plan, plot_plan
-from ..plan import plan as make_plan
-from ..plots.style import check_format, save
-from .console import (
-    debug_option,
-    format_bytes,
-    format_table,
-    json_option,
-    print_json,
-    progress_bar,
-)
+from momos_rs import checkpoint, defaults
+from momos_rs.packing.plan import BLOCK_SIZES, CAPACITIES, METHODS, STEPS, Plan
+from momos_rs.packing.plan import plan as make_plan
+from momos_rs.plots.plan import plot_plan
+from momos_rs.plots.style import check_format, save
+from momos_rs.runtime.atomic_file import check_target, replacing
+
+from .console import debug_option, format_bytes, format_table, json_option, print_json, progress_bar
 
 __all__ = ["plan"]
 

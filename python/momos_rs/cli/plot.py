@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..experiments.plots import FIGURES, draw, find_runs
+from momos_rs.experiments.plots import FIGURES, draw, find_runs
+
 from .console import debug_option, quiet_option
 
 __all__ = ["plot"]

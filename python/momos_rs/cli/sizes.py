@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..errors import InvalidArgumentError
-from ..memory import parse_size
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.runtime.budget import parse_size
 
 __all__ = ["Size", "memory_option"]
 
@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A number of bytes, with or without a unit: see :func:`momos_rs.memory.parse_size`."""
+    """A number of bytes, with or without a unit: see :func:`momos_rs.runtime.budget.parse_size`."""
 
     name = "bytes"
 

@@ -1,4 +1,8 @@
-"""``momos pack`` by several processes: ``torchrun -m momos_rs.pack``."""
+"""``momos pack`` by several processes: ``torchrun -m momos_rs pack MODEL``.
+
+torchrun starts the same command line once per process and says so in the environment. The arguments
+are those of ``momos pack`` and ``--backend``; the archive is the same to the byte.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ from typing import Any, NoReturn
 
 import click
 
-from ..processes import BACKENDS, Backend, TeamError, joined
+from momos_rs.runtime.torch_team import BACKENDS, Backend, TeamError, joined
+
 from .main import main as run_command
 from .pack import pack, run
 
 __all__ = ["main"]
 
-NAME = "torchrun -m momos_rs.pack"
+NAME = "torchrun -m momos_rs"
 
 
 def _pack(backend: Backend, **options: Any) -> None:
@@ -30,7 +35,7 @@ def _pack(backend: Backend, **options: Any) -> None:
         raise
 
 
-command = click.Command(
+pack_together = click.Command(
     "pack",
     params=[
         *pack.params,
@@ -44,6 +49,12 @@ command = click.Command(
     ],
     callback=_pack,
     help=pack.help,
+)
+
+group = click.Group(
+    "momos",
+    commands=[pack_together],
+    help="Commands that several processes can run together.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -54,14 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: The arguments; those of the process by default.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if os.environ.get("RANK", "0") != "0":
-        # What the first process says of the command line need not be said again.
+        # The first process reports what is wrong with the command line; the others just end.
         with contextlib.redirect_stdout(io.StringIO()):
             try:
-                command.make_context(NAME, list(arguments))
+                with group.make_context(NAME, list(arguments)) as context:
+                    _, command, rest = group.resolve_command(context, arguments)
+                    assert command is not None
+                    command.make_context("pack", rest, parent=context)
             except click.ClickException as error:
                 sys.exit(error.exit_code)
             except click.exceptions.Exit as end:
                 sys.exit(end.exit_code)
-    run_command(arguments, command, NAME)
+    run_command(arguments, group, NAME)

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from ..experiments import RunConfig
-from ..experiments.config import TRAINING_METHODS
-from ..projection import METHODS
+from momos_rs.experiments import RunConfig
+from momos_rs.experiments.config import TRAINING_METHODS
+from momos_rs.projection import METHODS
+
 from .console import (
     debug_option,
     format_bytes,
@@ -245,7 +246,7 @@ def train(
             raise click.UsageError("--sweep is over capacities; leave out --motifs")
         _sweep(config, output, s, capacity or (0.05,), seed, data_folder, download, silent, as_json)
         return
-    from ..experiments.trainer import train as run
+    from momos_rs.experiments.trainer import train as run
 
     with progress_bar(enabled=not silent) as bar:
 
@@ -279,7 +280,7 @@ def _sweep(
 ) -> None:
     from dataclasses import asdict
 
-    from ..experiments.sweep import run_name, sweep
+    from momos_rs.experiments.sweep import run_name, sweep
 
     with progress_bar(enabled=not silent) as bar:
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..packing import unpack_file
+from momos_rs.packing.unpack_model import unpack_file
+
 from .console import debug_option, progress_bar, quiet_option
 from .sizes import memory_option
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..verifying import VerifyReport, verify_file
+from momos_rs.archive.verification import VerifyReport, verify_file
+
 from .console import (
     debug_option,
     format_bytes,

@@ -151,7 +151,7 @@ def _logged_times(paths: Sequence[Path]) -> Times | None:
     folder = paths[0].parent
     if not (folder / RUN_LOG).is_file() or any(path.parent != folder for path in paths):
         return None
-    from momos_rs.experiments.log import read_log
+    from momos_rs.runtime.event_log import read_log
 
     events = read_log(folder / RUN_LOG)
     end = next((event for event in events if event["event"] == "end"), None)

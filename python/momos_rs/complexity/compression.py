@@ -23,7 +23,7 @@ import numpy.typing as npt
 import zstandard
 
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.report import Record
+from momos_rs.records import Record
 
 __all__ = [
     "COMPRESSORS",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from momos_rs.checkpoint.model import cuts
 from momos_rs.dtypes import dtype
-from momos_rs.memory import PIECE_BYTES
+from momos_rs.runtime.budget import PIECE_BYTES
 
 from .counting import statistics_of
 from .report import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from momos_rs.report import Record
+from momos_rs.records import Record
 
 from .compression import Compression
 from .weights import LeftOut

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from momos_rs.checkpoint.model import Base, Checkpoint, Entry, cuts
+from momos_rs.checkpoint.trainable import why_not_trainable
 from momos_rs.checkpoint.views import contiguous_range, gather
 from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.parameters import why_not_trainable
-from momos_rs.report import Record
+from momos_rs.records import Record
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import CorruptionError, InvalidArgumentError
-from ..files import replacing
-from .log import JsonLines
+from momos_rs.errors import CorruptionError, InvalidArgumentError
+from momos_rs.runtime.atomic_file import replacing
+from momos_rs.runtime.event_log import JsonLines
+
 from .tensorboard import TensorBoard
 
 __all__ = ["LOG_NAME", "RUN_FILES", "RunFolder"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
 
-from ..errors import InvalidArgumentError
+from momos_rs.errors import InvalidArgumentError
 
 __all__ = ["TRAINING_METHODS", "RunConfig", "TrainingMethod"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
+from momos_rs.errors import InvalidArgumentError
 
 __all__ = ["DATA", "Data", "Split", "batches", "load_data"]
 

@@ -24,7 +24,7 @@ def measure(model: nn.Module, measures: Sequence[str]) -> dict[str, float]:
     Raises:
         InvalidArgumentError: If there is no such measure.
     """
-    from ..complexity.measuring import measure as measure_complexity
+    from momos_rs.complexity.measurement import measure as measure_complexity
 
     report = measure_complexity(model, measures=list(measures))
     found: dict[str, float | None] = {"sparsity": report.sparsity, "l2": report.l2}

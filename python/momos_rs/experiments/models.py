@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidArgumentError
+from momos_rs.errors import InvalidArgumentError
 
 __all__ = ["MODELS", "build_model"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..packing import pack, pack_file
-from ..projection import ModelMosaic
-from ..report import PackReport
+from momos_rs.packing.pack_model import pack, pack_file
+from momos_rs.packing.report import PackReport
+from momos_rs.projection import ModelMosaic
 
 __all__ = ["pack_checkpoint", "pack_model"]
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InvalidArgumentError
-from ..files import check_target, replacing
-from ..plots.labels import shortened
-from ..plots.style import (
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.plots.labels import shortened
+from momos_rs.plots.style import (
     FONT_SIZE,
     MOST_STYLES,
     NEUTRAL,
@@ -27,9 +26,11 @@ from ..plots.style import (
     save,
     style_of,
 )
+from momos_rs.runtime.atomic_file import check_target, replacing
+from momos_rs.runtime.event_log import read_log
+
 from .checkpoints import LOG_NAME
 from .config import RunConfig
-from .log import read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgumentError
-from ..files import replacing
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.runtime.atomic_file import replacing
+from momos_rs.runtime.event_log import read_log
+
 from .checkpoints import LOG_NAME
 from .config import RunConfig
 from .data import Data, load_data
-from .log import read_log
 from .trainer import Progress, train
 
 __all__ = ["SUMMARY_NAME", "SweepRow", "finished_summary", "run_name", "summarise", "sweep"]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidArgumentError
-from ..integrations import Projector, Schedule
-from ..projection import METHODS, ModelMosaic, MoMos, ProjectionStats, Span
-from ..quantize import attach_quantizers, remove_quantizers
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.integrations import Projector, Schedule
+from momos_rs.projection import METHODS, ModelMosaic, MoMos, ProjectionStats, Span
+from momos_rs.quantize.fake_quantize import attach_quantizers, remove_quantizers
+
 from .checkpoints import RunFolder
 from .config import RunConfig
 from .data import Data, Split, batches, load_data
@@ -24,7 +25,7 @@ from .models import build_model
 from .packing import pack_checkpoint
 
 if TYPE_CHECKING:
-    from ..nn import MotifTable
+    from momos_rs.nn import MotifTable
 
 __all__ = ["Progress", "RunResult", "evaluate", "train"]
 
@@ -258,7 +259,7 @@ class _Run:
 
     def _begin_tuning(self) -> None:
         """Makes the motifs of the last projection the trainable parameters."""
-        from ..nn import mosaic_parametrize
+        from momos_rs.nn import mosaic_parametrize
 
         if self.mosaic is None:
             raise InvalidArgumentError("motif fine-tuning needs a projection before it")
@@ -270,7 +271,7 @@ class _Run:
         """A copy of the model without parametrizations."""
         plain = copy.deepcopy(self.model)
         if self.table is not None:
-            from ..nn import materialize
+            from momos_rs.nn import materialize
 
             materialize(plain)
         if self.config.quantizes:

@@ -6,5 +6,13 @@ The callbacks are in :mod:`momos_rs.integrations.lightning` and
 
 from .loop import Projector
 from .schedule import Schedule, geometric_capacity, linear_capacity
+from .tracker import ComplexityTracker, TrackedComplexity
 
-__all__ = ["Projector", "Schedule", "geometric_capacity", "linear_capacity"]
+__all__ = [
+    "ComplexityTracker",
+    "Projector",
+    "Schedule",
+    "TrackedComplexity",
+    "geometric_capacity",
+    "linear_capacity",
+]

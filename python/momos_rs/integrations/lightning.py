@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..projection import MoMos, ProjectionStats
+from momos_rs.projection import MoMos, ProjectionStats
+
 from .loop import Projector
 from .schedule import Schedule
 

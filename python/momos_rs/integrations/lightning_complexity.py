@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from momos_rs.complexity import ComplexityTracker
+from .tracker import ComplexityTracker
 
 try:
     import lightning.pytorch as pl

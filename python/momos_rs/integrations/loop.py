@@ -9,7 +9,7 @@ from torch import nn
 from .schedule import Schedule
 
 if TYPE_CHECKING:
-    from ..projection import MoMos, ProjectionStats
+    from momos_rs.projection import MoMos, ProjectionStats
 
 __all__ = ["Projector"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import InvalidArgumentError
+from momos_rs.errors import InvalidArgumentError
 
 __all__ = ["CapacitySchedule", "Schedule", "Unit", "geometric_capacity", "linear_capacity"]
 

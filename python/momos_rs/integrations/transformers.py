@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from ..errors import InvalidArgumentError
-from ..files import replacing
-from ..projection import MoMos, ProjectionStats
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.projection import MoMos, ProjectionStats
+from momos_rs.runtime.atomic_file import replacing
+
 from .loop import Projector
 from .schedule import Schedule
 

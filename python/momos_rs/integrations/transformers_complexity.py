@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from momos_rs.complexity import ComplexityTracker, TrackedComplexity
+from .tracker import ComplexityTracker, TrackedComplexity
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments

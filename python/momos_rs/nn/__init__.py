@@ -2,6 +2,7 @@
 
 from .archive import archive_mosaic, load_parametrized
 from .find import find_mosaic
+from .fisher import fisher_diagonal
 from .parametrize import MosaicWeight, MotifTable, materialize, mosaic_parametrize
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "MotifTable",
     "archive_mosaic",
     "find_mosaic",
+    "fisher_diagonal",
     "load_parametrized",
     "materialize",
     "mosaic_parametrize",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..errors import InvalidArgumentError
-from ..projection import ModelMosaic, Span
-from ..projection.targets import plain_name
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.projection import ModelMosaic, Span
+from momos_rs.projection.targets import plain_name
+
 from .parametrize import MotifTable, mosaic_parametrize
 
 if TYPE_CHECKING:
-    from ..archive import Archive
+    from momos_rs.archive import Archive
 
 __all__ = ["archive_mosaic", "load_parametrized"]
 
@@ -40,7 +41,7 @@ def load_parametrized(
         RuntimeError: If the archive's tensors are not the model's.
         CorruptionError: If the archive is damaged.
     """
-    from ..archive import open_archive
+    from momos_rs.archive import open_archive
 
     with open_archive(archive) as opened:
         model.load_state_dict(dict(opened))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidArgumentError
-from ..projection import ModelMosaic, Span
-from ..projection.targets import Patterns, Target, find_targets
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.projection import ModelMosaic, Span
+from momos_rs.projection.targets import Patterns, Target, find_targets
 
 __all__ = ["find_mosaic"]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..errors import InvalidArgumentError
-from ..projection import ModelMosaic, Span
-from ..projection.targets import memory_of, plain_name
-from .removal import remove_parametrization
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.projection import ModelMosaic, Span
+from momos_rs.projection.targets import memory_of, plain_name
+from momos_rs.quantize.parametrization import remove_parametrization
 
 __all__ = ["MosaicWeight", "MotifTable", "materialize", "mosaic_parametrize"]
 

@@ -13,7 +13,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
+from momos_rs.errors import InvalidArgumentError
+
 from . import torch_nearest
 
 __all__ = ["nearest_motifs", "search"]
@@ -25,7 +26,7 @@ def search(blocks: Tensor, motifs: Tensor) -> Tensor:
     The first call of a custom operator imports the compiler, which takes seconds.
     """
     if blocks.device.type == "cpu":
-        from .. import nearest
+        from momos_rs.mosaic import nearest
 
         # Processes that share a machine divide its cores by torch's number of threads.
         return nearest.nearest_motifs(blocks, motifs, threads=torch.get_num_threads())

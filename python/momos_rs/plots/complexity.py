@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from momos_rs.complexity.report import BlockComplexity, ComplexityReport, Ratio
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.files import replacing
+from momos_rs.runtime.atomic_file import replacing
 
 from .labels import model_labels, shortened, tensor_labels
 from .style import (

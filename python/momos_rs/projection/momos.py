@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..distributed import Communicator
-from ..errors import InvalidArgumentError
-from .blocks import Blocks
+from momos_rs.errors import InvalidArgumentError
+
 from .motifs import draw_indices, refine, resolve_k, seed_of_projection
+from .parameter_blocks import Blocks
 from .result import ModelMosaic, ProjectionStats
+from .shards import Communicator
 from .targets import Patterns, Target, find_targets
 
 __all__ = ["METHODS", "Method", "MoMos", "Select"]
@@ -133,7 +134,7 @@ class MoMos:
         """
         if self.q >= 32:
             return 0
-        from ..quantize import attach_quantizers
+        from momos_rs.quantize.fake_quantize import attach_quantizers
 
         return attach_quantizers(model, self.q, exclude=exclude).total
 
@@ -303,7 +304,7 @@ class MoMos:
 
 
 def _assign(blocks: Tensor, motifs: Tensor) -> Tensor:
-    from ..ops import search
+    from momos_rs.ops import search
 
     if not len(blocks):
         return torch.empty(0, dtype=torch.int64, device=blocks.device)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..distributed import Communicator
-from ..errors import InvalidArgumentError
-from .blocks import Blocks
+from momos_rs.errors import InvalidArgumentError
+
+from .parameter_blocks import Blocks
+from .shards import Communicator
 
 __all__ = ["Assign", "draw_indices", "refine", "resolve_k", "seed_of_projection"]
 
@@ -51,7 +52,7 @@ def seed_of_projection(seed: int, projection: int) -> int:
 
 def draw_indices(m: int, k: int, seed: int) -> Tensor:
     """``k`` distinct block indices, uniform among ``m``, (k,) int64 on the CPU."""
-    from .. import _core
+    from momos_rs import _core
 
     if k == 0:
         return torch.empty(0, dtype=torch.int64)

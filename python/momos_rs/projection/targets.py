@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from ..distributed import Communicator, LocalPart, find_communicator, local_part
-from ..errors import InvalidArgumentError
+from momos_rs.errors import InvalidArgumentError
+
+from .shards import Communicator, LocalPart, find_communicator, local_part
 
 __all__ = ["Patterns", "Target", "find_targets", "memory_of", "plain_name"]
 

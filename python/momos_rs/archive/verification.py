@@ -1,0 +1,252 @@
+"""Checking an archive, and comparing it with a model.
+
+This is what ``momos verify`` is a thin layer over.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from momos_rs import _core, checkpoint
+from momos_rs.checkpoint import Checkpoint, Entry
+from momos_rs.checkpoint.model import Base, Bytes, cuts
+from momos_rs.checkpoint.pieces import Pieces
+from momos_rs.checkpoint.views import contiguous_range, gather
+from momos_rs.dtypes import dtype
+from momos_rs.records import Record
+from momos_rs.runtime.budget import Shares, share_out
+from momos_rs.runtime.ordered_map import map_ahead
+from momos_rs.runtime.progress import Progress, counted
+
+from .parts import PIECES_DECODED
+from .reader import Archive, open_archive
+
+__all__ = ["TensorVerification", "VerifyReport", "verify_file"]
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+@dataclass(frozen=True)
+class TensorVerification(Record):
+    """How one tensor of an archive stands against the model.
+
+    Attributes:
+        name: Its name.
+        exact: Whether it equals the model's bit for bit.
+        relative_error: ``||w - w'||^2 / ||w||^2``; None where that cannot be computed.
+        problem: What is wrong with it, if anything.
+    """
+
+    name: str
+    exact: bool
+    relative_error: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class VerifyReport(Record):
+    """What verifying found; that it returned says that every section is whole.
+
+    Attributes:
+        archive: Path of the archive.
+        tensors: Number of tensors.
+        bytes: Bytes of the tensors, decoded.
+        codecs: Number of tensors by how they are stored and by which codec.
+        against: Path of the model, or None.
+        comparison: One entry per tensor, if there is a model.
+        matches: Whether the model has the same tensors, apart from errors of the mosaic.
+        seconds: Seconds it took.
+    """
+
+    archive: str
+    tensors: int
+    bytes: int
+    codecs: dict[str, int]
+    against: str | None
+    comparison: tuple[TensorVerification, ...]
+    matches: bool
+    seconds: float
+
+
+def verify_file(
+    source: PathLike,
+    against: PathLike | None = None,
+    *,
+    allow_pickle: bool = False,
+    max_bytes: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Checks every digest of an archive and decodes everything, optionally against a model.
+
+    Args:
+        source: The archive.
+        against: The model it was packed from.
+        allow_pickle: Whether the model may run code of its own to be loaded.
+        max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
+        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
+            by default. The report does not depend on it.
+        progress: Called with a phase, the bytes done and the bytes in all.
+
+    Raises:
+        OSError: If a file cannot be read.
+        CorruptionError: If the archive is damaged.
+        UnsupportedVersionError: If it needs a newer version of momos.
+        InvalidArgumentError: If the memory is too little.
+    """
+    start = time.perf_counter()
+    with open_archive(source, max_bytes=max_bytes) as archive:
+        model = None
+        if against is not None:
+            model = checkpoint.read(against, allow_pickle=allow_pickle)
+        shares = _share_out(archive, model, memory, f"verifying {source}")
+        archive.threads = shares.threads
+        comparison: tuple[TensorVerification, ...] = ()
+        if model is None:
+            _decode(archive.checkpoint(), shares, progress)
+        else:
+            comparison = _Comparison(archive, model, shares).run(progress)
+        return VerifyReport(
+            archive=str(source),
+            tensors=len(archive),
+            bytes=sum(base.nbytes for base in archive.document.bases),
+            codecs=_count_codecs(archive),
+            against=None if against is None else str(against),
+            comparison=comparison,
+            matches=not any(each.problem for each in comparison),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _count_codecs(archive: Archive) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for entry in archive.document.entries:
+        stored = archive.document.stored(entry.base)
+        what = f"{stored}, {archive.codec(entry.base)}"
+        counts[what] = counts.get(what, 0) + 1
+    return counts
+
+
+def _share_out(
+    archive: Archive, model: Checkpoint | None, memory: int | None, doing: str
+) -> Shares:
+    once, per_thread = archive.decoding_memory()
+    for each in (archive.checkpoint(), model):
+        if each is not None:  # views that skip elements are compared as a whole
+            views = ((entry, each.bases[entry.base]) for entry in each.entries)
+            once += max(
+                (4 * base.nbytes for entry, base in views if contiguous_range(entry, base) is None),
+                default=0,
+            )
+    pieces = PIECES_DECODED + (0 if model is None else 2)
+    return share_out(memory, doing=doing, once=once, per_thread=per_thread, pieces=pieces)
+
+
+def _decode(unpacked: Checkpoint, shares: Shares, progress: Progress | None) -> None:
+    """Decodes everything, of which only a piece is kept at a time."""
+    pieces = Pieces(
+        unpacked,
+        shares.piece_bytes,
+        threads=shares.threads,
+        progress=counted(progress, "verify", unpacked.nbytes),
+    )
+    for _, decoded in pieces.of(range(len(unpacked.bases))):
+        for _ in decoded:
+            pass
+
+
+class _Comparison:
+    """Every tensor of an archive against the model's of the same name."""
+
+    def __init__(self, archive: Archive, model: Checkpoint, shares: Shares) -> None:
+        self._archive = archive
+        self._model = model
+        self._shares = shares
+        self._unpacked = archive.checkpoint()
+        self._ours = {entry.name: entry for entry in self._unpacked.entries}
+        self._theirs = {entry.name: entry for entry in model.entries}
+        self._done = 0
+        self._report: Callable[[int], object] | None = None
+
+    def run(self, progress: Progress | None) -> tuple[TensorVerification, ...]:
+        """The results: names that only the model has, then the archive's in their order."""
+        results = [
+            TensorVerification(name, False, None, "is not in the archive")
+            for name in self._theirs
+            if name not in self._ours
+        ]
+        sizes = [self._unpacked.bases[entry.base].nbytes for entry in self._ours.values()]
+        self._report = counted(progress, "verify", sum(sizes))
+        compared = map_ahead(self._compare, list(self._ours), sizes, threads=self._shares.threads)
+        for size, result in zip(sizes, compared, strict=True):
+            results.append(result)
+            self._done += size
+            if self._report:
+                self._report(self._done)
+        return tuple(results)
+
+    def _compare(self, name: str) -> TensorVerification:
+        if name not in self._theirs:
+            return TensorVerification(name, False, None, "is not in the model")
+        ours, theirs = self._ours[name], self._theirs[name]
+        base, other = self._unpacked.bases[ours.base], self._model.bases[theirs.base]
+        if (ours.shape, base.dtype) != (theirs.shape, other.dtype):
+            problem = (
+                f"is {base.dtype} {list(ours.shape)} in the archive and "
+                f"{other.dtype} {list(theirs.shape)} in the model"
+            )
+            return TensorVerification(name, False, None, problem)
+        is_mosaic = _is_mosaic(self._archive, ours.base)
+        exact = True
+        difference = None
+        compared = 0
+        for decoded, original in self._pieces(ours, base, theirs, other):
+            exact = exact and np.array_equal(original, decoded)
+            if is_mosaic:
+                difference = _core.compare_tensors(
+                    original, decoded, base.dtype, before=difference, threads=self._shares.threads
+                )
+            compared += decoded.nbytes
+            # Tensors of several pieces have the main thread for themselves.
+            if self._report and compared < base.nbytes and base.nbytes > self._shares.piece_bytes:
+                self._report(self._done + compared)
+        if exact:
+            return TensorVerification(name, True, 0.0)
+        if difference is None:
+            return TensorVerification(name, False, None, "differs, though it is stored exactly")
+        if not math.isfinite(difference["distortion"]):
+            return TensorVerification(name, False, None, "holds NaN or Inf in the model")
+        energy = difference["sum_of_squares"]
+        relative = difference["distortion"] / energy if energy else 0.0
+        return TensorVerification(name, False, relative)
+
+    def _pieces(
+        self, ours: Entry, base: Base, theirs: Entry, other: Base
+    ) -> Iterator[tuple[Bytes, Bytes]]:
+        """The elements of a tensor of both in C order, piece by piece."""
+        here, there = contiguous_range(ours, base), contiguous_range(theirs, other)
+        if here is None or there is None:
+            yield gather(ours, base, base.read()), gather(theirs, other, other.read())
+            return
+        itemsize = dtype(base.dtype).itemsize
+        for start, stop in cuts(ours.numel, itemsize, self._shares.piece_bytes, chunk=base.chunk):
+            yield (
+                base.part(here[0] + start, here[0] + stop),
+                other.part(there[0] + start, there[0] + stop),
+            )
+
+
+def _is_mosaic(archive: Archive, index: int) -> bool:
+    copy_of = archive.document.bases[index].copy_of
+    stored = archive.document.stored(index if copy_of is None else copy_of)
+    return stored == "grid" or (
+        stored == "mosaic"
+        and not (archive.document.mosaic is not None and archive.document.mosaic.exact)
+    )

@@ -1,0 +1,363 @@
+"""Which method, block size and capacity? A sweep over all of them on the real model."""
+
+from __future__ import annotations
+
+import lzma
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from momos_rs import _core, defaults
+from momos_rs.archive.writer import ArchiveSummary
+from momos_rs.checkpoint.model import Checkpoint
+from momos_rs.dtypes import dtype
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.mosaic.lloyd import Lloyd
+from momos_rs.mosaic.mosaic import Mosaic, Motifs, mosaic_bound
+from momos_rs.records import Record
+from momos_rs.runtime.progress import Progress
+
+from .copies import find_copies
+from .maker import Made, Maker
+from .options import Model, PackOptions, as_checkpoint
+from .selection import select
+
+__all__ = ["Plan", "PlanPoint", "Reference", "plan"]
+
+BLOCK_SIZES = (2, 4, 8)
+CAPACITIES = (0.01, 0.03, 0.1, 0.3)
+STEPS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05)
+METHODS: tuple[defaults.Method, ...] = ("kmeans", "trellis")
+
+SAMPLE_BYTES = 1 << 24
+"""General compressors are tried on at most this much of the weights, taken from all over."""
+
+_SAMPLE_PIECES = 16
+
+
+@dataclass(frozen=True)
+class PlanPoint(Record):
+    """One way to pack the model, and what comes of it.
+
+    Attributes:
+        method: How motifs are chosen.
+        block_size: Values per block, s; None for structured motifs, which do not depend on it.
+        capacity: Motifs per block, c; None for structured motifs.
+        motifs: Number of motifs, k; None for structured motifs.
+        step: Spacing of the grid as a multiple of the root mean square of all weights; None for
+            free motifs.
+        options: The same as options of ``momos pack``.
+        bytes: Bytes of the archive.
+        ratio: Bytes of all tensors over those of the archive.
+        bits_per_weight: Bits of the archive per weight.
+        relative_error: ``||w - w'||^2 / ||w||^2`` over the tensors of the mosaic.
+        bound_ratio: The ratio if the mosaic took the bits of the paper's bound; None for
+            structured motifs.
+        best: Whether no other point has both a smaller error and a larger ratio.
+    """
+
+    method: str
+    block_size: int | None
+    capacity: float | None
+    motifs: int | None
+    step: float | None
+    options: str
+    bytes: int
+    ratio: float
+    bits_per_weight: float
+    relative_error: float
+    bound_ratio: float | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Reference(Record):
+    """What takes the model without any error.
+
+    Attributes:
+        name: ``"zstd -19"``, ``"xz -9"`` or ``"lossless"`` (as ``momos pack`` stores tensors that
+            it keeps exact).
+        ratio: Bytes in over bytes out.
+        sampled: Whether it was estimated from a part of the weights.
+    """
+
+    name: str
+    ratio: float
+    sampled: bool
+
+
+@dataclass(frozen=True)
+class Plan(Record):
+    """A sweep over ways to pack a model.
+
+    Attributes:
+        source: The model.
+        weights: Elements of all tensors.
+        mosaic_weights: Elements of the tensors that become part of the mosaic.
+        bytes_in: Bytes of all tensors.
+        points: What was tried, by method, block size and size.
+        references: What takes the model without error.
+        advice: For several numbers of bits per weight, the options with the least error.
+    """
+
+    source: str
+    weights: int
+    mosaic_weights: int
+    bytes_in: int
+    points: tuple[PlanPoint, ...]
+    references: tuple[Reference, ...]
+    advice: tuple[str, ...]
+
+
+def plan(
+    model: Model,
+    *,
+    methods: Sequence[defaults.Method] = METHODS,
+    block_sizes: Sequence[int] = BLOCK_SIZES,
+    capacities: Sequence[float] = CAPACITIES,
+    steps: Sequence[float] = STEPS,
+    references: bool = True,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Plan:
+    """Packs a model in many ways and compares what comes of it.
+
+    Work is shared between points: the order of coding and the scales of the tensors are found once
+    for all steps of a method, and k-means at one capacity goes on from the motifs of the capacity
+    before with half the iterations (so its error differs a little from that of packing, which
+    begins afresh).
+
+    Args:
+        model: A module, a state dict of tensors or arrays, or a checkpoint.
+        methods: Methods to try.
+        block_sizes: Block sizes to try, for free motifs.
+        capacities: Capacities to try, for free motifs.
+        steps: Spacings of the grid to try, for structured motifs, as multiples of the root mean
+            square of all weights.
+        references: Whether to try general compressors as well.
+        progress: Called with a phase, the points done and the points in all.
+        **options: Of :class:`momos_rs.packing.PackOptions`, for all points.
+
+    Raises:
+        InvalidArgumentError: If an option is out of its range, or no tensor can become part of a
+            mosaic.
+    """
+    for name in ("method", "block_size", "capacity", "motifs", "step"):
+        if name in options:
+            raise InvalidArgumentError(f"a plan chooses {name} itself")
+    common = PackOptions(**options)
+    if common.targets:
+        raise InvalidArgumentError("a plan shows what targets lead to; give none")
+    checkpoint = as_checkpoint(model)
+    sweep = _Sweep(checkpoint, common)
+    trials = [*_free_trials(methods, block_sizes, capacities), *_grid_trials(methods, steps)]
+    points = []
+    for trial in trials:
+        points.append(sweep.point(trial))
+        if progress:
+            progress("plan", len(points), len(trials))
+    marked = tuple(replace(point, best=_is_best(point, points)) for point in points)
+    return Plan(
+        source=checkpoint.source,
+        weights=checkpoint.numel,
+        mosaic_weights=sweep.mosaic_weights,
+        bytes_in=checkpoint.nbytes,
+        points=marked,
+        references=tuple(_references(sweep.without_mosaic())) if references else (),
+        advice=tuple(_advice(marked)),
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    method: defaults.Method
+    block_size: int | None = None
+    capacity: float | None = None
+    step: float | None = None
+
+    @property
+    def options(self) -> str:
+        """The options of ``momos pack``."""
+        if self.step is not None:
+            return f"--method {self.method} --step {self.step:g}"
+        return f"--method {self.method} -s {self.block_size} -c {self.capacity:g}"
+
+
+def _free_trials(
+    methods: Sequence[defaults.Method], block_sizes: Sequence[int], capacities: Sequence[float]
+) -> Iterable[_Trial]:
+    for method in methods:
+        if method not in defaults.STRUCTURED_METHODS:
+            for size in sorted(set(block_sizes)):
+                for capacity in sorted(set(capacities)):
+                    yield _Trial(method, size, capacity)
+
+
+def _grid_trials(methods: Sequence[defaults.Method], steps: Sequence[float]) -> Iterable[_Trial]:
+    for method in methods:
+        if method in defaults.STRUCTURED_METHODS:
+            for step in sorted(set(steps), reverse=True):
+                yield _Trial(method, step=step)
+
+
+class _Sweep:
+    """Makes points; keeps what later ones can use."""
+
+    def __init__(self, model: Checkpoint, options: PackOptions) -> None:
+        self._model = model
+        self._options = options
+        self._copies = find_copies(model)
+        self._makers: dict[str, Maker] = {}
+        self._warm: tuple[int, npt.NDArray[np.uint64], Motifs] | None = None
+        self.mosaic_weights = 0
+
+    def point(self, trial: _Trial) -> PlanPoint:
+        if trial.step is not None:
+            maker = self._maker(trial, key=trial.method)
+            made = maker.of_step(trial.step)
+        else:
+            maker = self._maker(trial, key=None)
+            made = maker.of_motifs(refine=self._refine)
+        assert made.mosaic is not None
+        summary = maker.summary(made)
+        nbytes = summary.file_bytes
+        error, _ = maker.errors(made)
+        self.mosaic_weights = sum(made.mosaic.elements)
+        free = trial.step is None
+        return PlanPoint(
+            method=trial.method,
+            block_size=trial.block_size,
+            capacity=trial.capacity,
+            motifs=made.mosaic.requested_motifs if free else None,
+            step=trial.step,
+            options=trial.options,
+            bytes=nbytes,
+            ratio=self._model.nbytes / nbytes,
+            bits_per_weight=8 * nbytes / self._model.numel,
+            relative_error=error,
+            bound_ratio=self._bound_ratio(made.mosaic, summary) if free else None,
+        )
+
+    def without_mosaic(self) -> Maker:
+        """What stores everything exactly."""
+        return Maker(self._model, (), self._copies, self._options)
+
+    def _maker(self, trial: _Trial, key: str | None) -> Maker:
+        if key is not None and key in self._makers:
+            return self._makers[key]
+        options = replace(
+            self._options,
+            method=trial.method,
+            block_size=trial.block_size or self._options.block_size,
+            capacity=trial.capacity or self._options.capacity,
+        )
+        decisions = select(self._model, options.selection, options.block_size)
+        members = [
+            index
+            for index, decision in enumerate(decisions)
+            if decision.mosaic and index not in self._copies
+        ]
+        if not members:
+            raise InvalidArgumentError(
+                f"{self._model.source}: no tensor can become part of a mosaic"
+            )
+        maker = Maker(self._model, members, self._copies, options)
+        if key is not None:
+            self._makers[key] = maker
+        return maker
+
+    def _refine(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
+        """Lloyd's algorithm from the motifs of the capacity before, where there are some."""
+        chosen = _core.select_blocks(
+            len(lloyd.blocks), len(table), self._options.seed, force_zero=lloyd.fixed_zero
+        )
+        zero = int(lloyd.fixed_zero)
+        if self._warm is not None and self._warm[0] == table.shape[1]:
+            _, before, motifs = self._warm
+            # The draws of fewer motifs are among those of more.
+            places = np.searchsorted(chosen, before)
+            found = places < len(chosen)
+            found[found] = chosen[places[found]] == before[found]
+            table = table.copy()
+            table[places[found] + zero] = motifs[zero:][found]
+            fewer = replace(lloyd.training, iterations=math.ceil(lloyd.training.iterations / 2))
+            lloyd = replace(lloyd, training=fewer)
+        result = lloyd.refine(table)
+        self._warm = (table.shape[1], chosen, result[0])
+        return result
+
+    def _bound_ratio(self, mosaic: Mosaic, summary: ArchiveSummary) -> float:
+        bound = mosaic_bound(
+            len(mosaic.indices),
+            mosaic.requested_motifs,
+            mosaic.block_size,
+            8 * dtype(mosaic.dtype).itemsize,
+        )
+        sections = summary.section_bytes
+        rest = summary.file_bytes - sections["motifs"] - sections["indices"]
+        return self._model.nbytes / (rest + bound / 8)
+
+
+def _is_best(point: PlanPoint, points: Sequence[PlanPoint]) -> bool:
+    return not any(
+        (other.ratio >= point.ratio and other.relative_error < point.relative_error)
+        or (other.ratio > point.ratio and other.relative_error <= point.relative_error)
+        for other in points
+    )
+
+
+def _advice(points: Sequence[PlanPoint]) -> Iterable[str]:
+    """For each whole number of bits per weight, the options with the least error, of free and of
+    structured motifs."""
+    kinds = {
+        "free motifs": [point for point in points if point.step is None],
+        "structured motifs": [point for point in points if point.step is not None],
+    }
+    for bits in (1, 2, 3, 4, 6, 8):
+        for name, candidates in kinds.items():
+            within = [each for each in candidates if bits / 2 < each.bits_per_weight <= bits]
+            if within:
+                best = min(within, key=lambda point: point.relative_error)
+                yield (
+                    f"{bits} bits per weight, {name}: {best.options} "
+                    f"(ratio {best.ratio:.4g}, relative error {best.relative_error:.3g})"
+                )
+
+
+def _references(maker: Maker) -> Iterable[Reference]:
+    model = maker.model
+    pieces = [base.read() for index, base in enumerate(model.bases) if index not in maker.copies]
+    total = sum(piece.size for piece in pieces)
+    exact = maker.file_size(Made(None, None, {}))
+    sample = _sample(pieces, total)
+    sampled = len(sample) < total
+    zstd = zstandard.ZstdCompressor(level=19).compress(sample)
+    xz = lzma.compress(sample, preset=9)
+    duplicates = model.nbytes / max(total, 1)
+    for name, packed in (("zstd -19", zstd), ("xz -9", xz)):
+        yield Reference(name, duplicates * len(sample) / len(packed), sampled)
+    yield Reference("lossless", model.nbytes / exact, False)
+
+
+def _sample(pieces: Sequence[npt.NDArray[np.uint8]], total: int) -> bytes:
+    """All bytes, or as many stretches of them as the compressors get to see."""
+    if total <= SAMPLE_BYTES:
+        return b"".join(piece.tobytes() for piece in pieces)
+    length = SAMPLE_BYTES // _SAMPLE_PIECES // 8 * 8
+    starts = [
+        index * (total - length) // (_SAMPLE_PIECES - 1) // 8 * 8 for index in range(_SAMPLE_PIECES)
+    ]
+    parts = []
+    offset = 0
+    for piece in pieces:
+        for start in starts:
+            low, high = max(start - offset, 0), min(start + length - offset, piece.size)
+            if low < high:
+                parts.append(piece[low:high].tobytes())
+        offset += piece.size
+    return b"".join(parts)

@@ -1,0 +1,119 @@
+"""Which tensors of a checkpoint become part of the mosaic, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from momos_rs import _core
+from momos_rs.checkpoint.model import Base, Checkpoint, Entry
+from momos_rs.checkpoint.trainable import is_running_statistic
+from momos_rs.dtypes import MOSAIC_DTYPES, dtype
+from momos_rs.errors import InvalidArgumentError
+from momos_rs.runtime.resources import PIECE_BYTES
+from momos_rs.runtime.team import SOLO, Team
+
+__all__ = ["Decision", "Selection", "select"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tensors should become part of the mosaic.
+
+    Attributes:
+        include: Patterns (``*``, ``?``, ``[...]``) of names; if any are given, exactly the
+            floating tensors that match one are taken, whatever their number of dimensions.
+        exclude: Patterns of names that are kept exact in any case.
+        all_parameters: Take every floating tensor but running statistics, as in the paper,
+            instead of those of two or more dimensions only.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    all_parameters: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one base.
+
+    Attributes:
+        mosaic: Whether it becomes part of the mosaic.
+        note: Why a tensor that was selected, or that a reader would expect to be, is not part of
+            the mosaic; empty where there is nothing to say.
+    """
+
+    mosaic: bool
+    note: str = ""
+
+
+def select(
+    checkpoint: Checkpoint, selection: Selection, block_size: int, team: Team = SOLO
+) -> list[Decision]:
+    """Decides for every base of a checkpoint.
+
+    Args:
+        checkpoint: The tensors. Those that are candidates are read once, to find NaN and Inf.
+        selection: What to take.
+        block_size: Values per block; smaller tensors stay exact.
+        team: The processes that look through the tensors together.
+
+    Returns:
+        One decision per base, in order.
+
+    Raises:
+        InvalidArgumentError: If a pattern matches no tensor.
+    """
+    names = [entry.name for entry in checkpoint.entries]
+    for pattern in (*selection.include, *selection.exclude):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InvalidArgumentError(
+                f"no tensor of {checkpoint.source} matches {pattern!r}; "
+                f"names look like {_example(names)}"
+            )
+    views: list[list[Entry]] = [[] for _ in checkpoint.bases]
+    for entry in checkpoint.entries:
+        views[entry.base].append(entry)
+    first, stop = team.share([base.nbytes for base in checkpoint.bases])
+    return team.join(
+        [
+            _decide(checkpoint.bases[index], views[index], selection, block_size)
+            for index in range(first, stop)
+        ]
+    )
+
+
+def _decide(
+    base: Base, entries: Sequence[Entry], selection: Selection, block_size: int
+) -> Decision:
+    names = [entry.name for entry in entries]
+    if not dtype(base.dtype).floating or _matches(names, selection.exclude):
+        return Decision(mosaic=False)
+    if selection.include:
+        if not _matches(names, selection.include):
+            return Decision(mosaic=False)
+    elif any(is_running_statistic(name) for name in names):
+        note = "running statistic, no parameter" if selection.all_parameters else ""
+        return Decision(mosaic=False, note=note)
+    elif not selection.all_parameters and all(len(entry.shape) < 2 for entry in entries):
+        return Decision(mosaic=False)
+    if base.dtype not in MOSAIC_DTYPES:
+        return Decision(mosaic=False, note=f"{base.dtype} has too few bits to gain from a mosaic")
+    if base.numel < block_size:
+        return Decision(mosaic=False, note=f"{base.numel} elements do not fill a block")
+    start = 0
+    for piece in base.pieces(PIECE_BYTES):
+        position = _core.survey_tensor(piece, base.dtype)["first_non_finite"]
+        if position is not None:
+            return Decision(mosaic=False, note=f"NaN or Inf at element {start + position}")
+        start += len(piece) // dtype(base.dtype).itemsize
+    return Decision(mosaic=True)
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _example(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:3]) or "nothing: there are no tensors"

@@ -1,0 +1,1 @@
+"""What every command needs to run: memory and threads, processes, progress, files."""
