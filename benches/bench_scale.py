@@ -305,7 +305,7 @@ finally:
         with open("/proc/self/status") as status:
             peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     except OSError:  # not Linux: the peak of the parent may be in it
-        from momos_rs.report import peak_memory
+        from momos_rs.runtime.stopwatch import peak_memory
         peak = peak_memory() or 0
     print(f"peak {peak} {seconds}", file=sys.stderr)
 """

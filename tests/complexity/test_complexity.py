@@ -14,7 +14,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import momos_rs
 import momos_rs.complexity as C  # noqa: N812
+from momos_rs import _core
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.complexity.compression import StreamCompressor, Workers
 from momos_rs.complexity.counting import BitStream, random_bdm
@@ -56,7 +58,7 @@ def test_the_papers_measure_is_pybdms_over_all_parameters_in_order():
     ]
     # A module says itself what its parameters are.
     assert C.measure(model, measures=FAST).signs == report.signs
-    assert C(model, measures=FAST).signs == report.signs
+    assert momos_rs.measure_complexity(model, measures=FAST).signs == report.signs
 
 
 def test_tensors_one_by_one():
@@ -315,9 +317,9 @@ def test_structure_is_told_from_noise_when_the_measure_is_saturated():
 @pytest.mark.parametrize(("blocks", "possible"), [(50, 4096), (20_000, 4096), (30_000, 65536)])
 def test_the_expected_bdm_of_random_blocks(blocks, possible):
     rng = np.random.default_rng(0)
-    table = C.measuring._core.ctm_strings(12) if possible == 4096 else None
+    table = _core.ctm_strings(12) if possible == 4096 else None
     if table is None:
-        table = C.measuring._core.ctm_squares(4)
+        table = _core.ctm_squares(4)
     draws = []
     for _ in range(30):
         counts = np.bincount(rng.integers(0, possible, blocks), minlength=possible)
@@ -408,7 +410,7 @@ def test_rows_have_every_figure():
 def test_a_tracker_keeps_a_history(tmp_path):
     model = torch.nn.Linear(40, 40)
     log = tmp_path / "log.jsonl"
-    tracker = C.ComplexityTracker(model, every=2, log=log)
+    tracker = momos_rs.ComplexityTracker(model, every=2, log=log)
     for epoch in range(5):
         entry = tracker.update(epoch, loss=1 / (epoch + 1))
         assert (entry is not None) == (epoch % 2 == 0)
@@ -421,18 +423,18 @@ def test_a_tracker_keeps_a_history(tmp_path):
     assert tracker.history[1].extra == {"loss": 1 / 3}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert lines == [each.to_dict() for each in tracker.history]
-    other = C.ComplexityTracker(model, every=2)
+    other = momos_rs.ComplexityTracker(model, every=2)
     other.load_state_dict(json.loads(json.dumps(tracker.state_dict())))
     assert other.history == tracker.history
     assert other.update() is None
     with pytest.raises(InvalidArgumentError, match="every must be"):
-        C.ComplexityTracker(model, every=0)
+        momos_rs.ComplexityTracker(model, every=0)
     with pytest.raises(InvalidArgumentError, match="two measurements"):
         other.plot(tmp_path / "none.png")
 
 
 def test_a_tracker_is_cheap():
     model = torch.nn.Linear(1000, 1000)
-    tracker = C.ComplexityTracker(model)
+    tracker = momos_rs.ComplexityTracker(model)
     entries = [tracker.update() for _ in range(5)]
     assert min(entry.seconds for entry in entries) < 0.25

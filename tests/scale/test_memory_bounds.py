@@ -22,7 +22,7 @@ WEIGHTS = 120_000_000
 PROGRAM = """
 import sys
 from momos_rs.cli.main import main
-import momos_rs.packing, momos_rs.verifying, momos_rs.complexity.measuring
+import momos_rs.packing, momos_rs.archive, momos_rs.complexity
 if sys.argv[1] == "torch":
     import torch
 try:

@@ -25,7 +25,7 @@ class ComplexityCallback(pl.Callback):  # type: ignore[misc,unused-ignore]
     Figures are logged as ``complexity/bdm``, ``complexity/entropy`` and so on.
 
     Args:
-        **options: Passed to :class:`momos_rs.complexity.ComplexityTracker`.
+        **options: Passed to :class:`momos_rs.ComplexityTracker`.
 
     Attributes:
         tracker: The tracker, once training began; it keeps the history and draws it.

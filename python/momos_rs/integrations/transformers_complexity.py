@@ -23,7 +23,7 @@ class ComplexityTrainerCallback(TrainerCallback):  # type: ignore[misc,unused-ig
     ``complexity/entropy`` and so on.
 
     Args:
-        **options: Passed to :class:`momos_rs.complexity.ComplexityTracker`.
+        **options: Passed to :class:`momos_rs.ComplexityTracker`.
 
     Attributes:
         tracker: The tracker, once training began; it keeps the history and draws it.
