@@ -7,6 +7,13 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# Speed says nothing about correctness: a busy machine must not fail a test.
+settings.register_profile(
+    "momos", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("momos")
 
 Compare = Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], None]
 
