@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from momos_rs import packing
 from momos_rs.archive import open_archive
@@ -22,7 +23,7 @@ sys.path.insert(0, str(TESTS))
 from support.digests import tensor_digests  # noqa: E402
 from support.models import small_model  # noqa: E402
 
-OPTIONS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "kmeans": {"capacity": 0.2},
     "fast": {"capacity": 0.2, "effort": "fast"},
     "best": {"capacity": 0.2, "effort": "best"},

@@ -40,7 +40,7 @@ def test_every_function_of_the_extension_is_documented() -> None:
 def test_lazy_names_are_the_listed_ones() -> None:
     assert set(momos_rs.__all__) <= set(dir(momos_rs))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = momos_rs.nothing  # type: ignore[attr-defined]
+        _ = momos_rs.nothing
 
 
 def test_the_package_is_typed() -> None:

@@ -327,7 +327,7 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     )
     result = subprocess.run(
         [
-            CHROMIUM,
+            str(CHROMIUM),
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",

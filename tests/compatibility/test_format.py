@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,10 +18,10 @@ def laplacian(shape: tuple[int, ...], dtype: str, zeros: float = 0.0) -> np.ndar
     rng = np.random.default_rng(7)
     values = rng.laplace(0, 0.1, shape) * rng.choice([0.3, 1, 3], (shape[0], 1))
     values[rng.random(shape) < zeros] = 0
-    return values.astype(dtype)
+    return np.asarray(values.astype(dtype))
 
 
-def check(model: Checkpoint, **options: object) -> set[str]:
+def check(model: Checkpoint, **options: Any) -> set[str]:
     """Packs, reads with both readers; the codecs that were used."""
     archive = packing.pack(model, **options)
     found = read_archive(archive)
@@ -44,7 +46,7 @@ def check(model: Checkpoint, **options: object) -> set[str]:
     ],
     ids=str,
 )
-def test_small_archives(effort: str, options: dict[str, object]) -> None:
+def test_small_archives(effort: str, options: dict[str, Any]) -> None:
     check(small_model(), effort=effort, **options)
 
 

@@ -33,7 +33,7 @@ Spec = tuple[str, str, Sequence[int], int]
 
 def deserialize(data: bytes) -> list[tuple[str, dict[str, Any]]]:
     """The reference library's own parser."""
-    result: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    result: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)
     return result
 
 

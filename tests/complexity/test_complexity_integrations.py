@@ -13,7 +13,7 @@ def test_lightning(tmp_path):
     pl = pytest.importorskip("lightning.pytorch")
     from momos_rs.integrations.lightning_complexity import ComplexityCallback
 
-    class Module(pl.LightningModule):
+    class Module(pl.LightningModule):  # type: ignore[misc,name-defined]
         def __init__(self):
             super().__init__()
             self.layer = torch.nn.Linear(16, 4)

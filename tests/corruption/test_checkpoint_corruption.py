@@ -298,7 +298,7 @@ class TestNoCodeIsRun:
 
         class Evil:
             def __reduce__(self) -> Any:
-                storage = torch.zeros(3).storage()  # type: ignore[no-untyped-call]
+                storage = torch.zeros(3).storage()
                 strides = (1,) * len(shape)
                 return torch._utils._rebuild_tensor_v2, (storage, 0, shape, strides, False, {})
 

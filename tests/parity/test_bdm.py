@@ -1,5 +1,6 @@
 """BDM as a drop-in for pybdm 0.1.0: same results, errors and warnings."""
 
+import importlib.metadata
 import pickle
 import warnings
 from collections import Counter
@@ -81,7 +82,8 @@ def test_every_alphabet_and_partition(ndim, nsymbols, partition, kwds):
 def test_every_width_of_the_binary_tables(ndim, widths):
     array = np.random.default_rng(7).integers(0, 2, (50,) if ndim == 1 else (13, 11))
     for width in widths:
-        assert_equal(*pair(ndim, shape=(width,) * ndim), array)
+        mine, reference = pair(ndim, shape=(width,) * ndim)
+        assert_equal(mine, reference, array)
 
 
 @pytest.mark.parametrize("name", sorted(set(tables.FILES) - {"CTM-B2-D12", "CTM-B2-D4x4"}))
@@ -145,7 +147,7 @@ def test_real_weights():
     assert ours.sign_bdm(signs, ndim=2) == pytest.approx(expected, rel=1e-12)
     assert ours.sign_bdm(signs.double().numpy(), ndim=2) == pytest.approx(expected, rel=1e-12)
     with pytest.raises(ValueError, match="ndim must be 1 or 2"):
-        ours.sign_bdm(signs, ndim=3)
+        ours.sign_bdm(signs, ndim=3)  # type: ignore[arg-type]
 
 
 # What pybdm's own tests expect: values of tests/test_bdm.py of its repository.
@@ -179,7 +181,7 @@ def test_published_strings(digits, bdm, entropy):
 
 @pytest.mark.parametrize(("symbols", "bdm"), PUBLISHED_9)
 def test_published_strings_of_nine_symbols(symbols, bdm):
-    method = BDM(1, 9, partition=ours.PartitionRecursive, min_length=1, **QUIET)
+    method = BDM(1, 9, partition=ours.PartitionRecursive, min_length=1, **QUIET)  # type: ignore[arg-type]
     assert method.bdm(np.array(symbols)) == pytest.approx(bdm)
 
 
@@ -340,9 +342,9 @@ def test_options_hold_everywhere():
 
 def test_without_pybdms_files_the_way_out_is_named(monkeypatch):
     def nothing(name):
-        raise tables.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(tables.metadata, "distribution", nothing)
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
     with pytest.raises(ours.CTMDatasetNotFoundError, match=r"pip install --no-deps pybdm==0\.1\.0"):
         tables.load_table.__wrapped__("CTM-B4-D12")
     assert tables.load_table.__wrapped__("CTM-B2-D12").complexity(1, "0") is not None

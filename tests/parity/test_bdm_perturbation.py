@@ -76,6 +76,7 @@ def test_runs_agree_with_pybdm(ndim, nsymbols, metric):
             theirs.run(index, values, keep_changes=keep),
             atol=1e-9,
         )
+    assert mine.X is not None
     assert np.array_equal(mine.X, theirs.X)
 
 
@@ -128,7 +129,7 @@ def test_blocks_around_an_element():
 
 def test_mistakes_are_named():
     with pytest.raises(AttributeError, match="Incorrect metric"):
-        PerturbationExperiment(BDM(1), metric="size")
+        PerturbationExperiment(BDM(1), metric="size")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="malformed"):
         PerturbationExperiment(BDM(1), np.array([0, 2]))
     experiment = PerturbationExperiment(BDM(1))
@@ -137,4 +138,5 @@ def test_mistakes_are_named():
     experiment.set_data(data(1, 2))
     with pytest.raises(IndexError):
         experiment.perturb((1000,))
+    assert experiment.X is not None
     assert experiment.perturb((0,), int(experiment.X[0])) == 0

@@ -337,8 +337,8 @@ def test_lloyd_in_pieces_equals_lloyd_in_memory(dtype: Any) -> None:
         indices = [
             search.nearest(piece)
             if moved is None
-            else search.nearest(piece, previous=previous, moved=moved)
-            for piece, previous in zip(pieces, indices or [None] * 4, strict=True)
+            else search.nearest(piece, previous=indices[number], moved=moved)
+            for number, piece in enumerate(pieces)
         ]
         for piece, found in zip(pieces, indices, strict=True):
             # What another process would do with the rows it is given.
@@ -348,7 +348,8 @@ def test_lloyd_in_pieces_equals_lloyd_in_memory(dtype: Any) -> None:
             clusters.add(piece, found)
         distortions.append(clusters.distortion(table))
         if len(distortions) < 6:
-            table, moved, distortion = clusters.move_motifs(table)
+            means, moved, distortion = clusters.move_motifs(table)
+            table = np.asarray(means, table.dtype)
             assert distortion == distortions[-1]
     assert np.array_equal(table, expected[0])
     assert np.array_equal(np.concatenate(indices), expected[1])

@@ -59,6 +59,7 @@ def check(tensors, bits, **options):
             manifold += BDM_2D.bdm(published_manifold(planes))
     found = qubd(tensors, bits=bits, tiled=True, **options)
     np.testing.assert_allclose(found.planes, expected, rtol=1e-12)
+    assert found.tiled is not None
     np.testing.assert_allclose(found.tiled, manifold, rtol=1e-12)
     return found
 

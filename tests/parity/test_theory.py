@@ -15,7 +15,7 @@ def partitions(blocks, motifs):
     """All ways to put blocks together, as canonical labels."""
     found = set()
     for mosaic in product(range(motifs), repeat=blocks):
-        names = {}
+        names: dict[object, object] = {}
         found.add(tuple(names.setdefault(motif, len(names)) for motif in mosaic))
     return found
 

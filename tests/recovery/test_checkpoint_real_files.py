@@ -39,7 +39,7 @@ def check(path: Path, folder: Path, expected: Mapping[str, torch.Tensor], compar
 class TestSileroVad:
     def test_torchscript(self, tmp_path: Path, assert_identical: Compare) -> None:
         path = package_folder("silero_vad") / "data" / "silero_vad.jit"
-        expected = torch.jit.load(path).state_dict()  # type: ignore[no-untyped-call]
+        expected = torch.jit.load(path).state_dict()
         check(path, tmp_path, expected, assert_identical)
 
     def test_safetensors(self, tmp_path: Path, assert_identical: Compare) -> None:

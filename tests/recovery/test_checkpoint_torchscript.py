@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 def load(path: Path) -> dict[str, torch.Tensor]:
     """What torch itself takes the state dict to be."""
-    state: dict[str, torch.Tensor] = torch.jit.load(path).state_dict()  # type: ignore[no-untyped-call]
+    state: dict[str, torch.Tensor] = torch.jit.load(path).state_dict()
     return state
 
 
@@ -59,7 +59,7 @@ def archive(module: torch.nn.Module, path: Path, how: str) -> None:
     if how == "script":
         result = torch.jit.script(module)
     else:
-        result = torch.jit.trace(module, torch.randn(5, 4), check_trace=False)  # type: ignore[no-untyped-call]
+        result = torch.jit.trace(module, torch.randn(5, 4), check_trace=False)
     torch.jit.save(result, path)
 
 

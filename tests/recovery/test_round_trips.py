@@ -128,7 +128,7 @@ def test_silero_vad(name: str, suffix: str, tmp_path: Path) -> None:
     path.write_bytes(source.read_bytes())
     restored, error = go_round(path, suffix)
     if name.endswith(".jit"):
-        module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+        module = torch.jit.load(str(path))
         check(module.state_dict(), restored, error)
         module.load_state_dict(restored, strict=True)
     else:

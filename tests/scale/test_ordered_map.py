@@ -31,7 +31,7 @@ def test_only_small_items_leave_the_thread() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    started = []
+    started: list[int] = []
     count = 4 * MOST_BYTES_AHEAD // LARGEST_AHEAD
     results = map_ahead(started.append, range(count), [LARGEST_AHEAD] * count, threads=2)
     next(results)

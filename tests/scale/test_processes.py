@@ -119,7 +119,7 @@ def equal_one_process(rank: int, world: int, port: int, folder: Path) -> None:
 def test_several_processes_write_the_archive_of_one(world: int, tmp_path: Path) -> None:
     write_models(tmp_path)
     before = set(tmp_path.iterdir())
-    mp.spawn(equal_one_process, args=(world, free_port(), tmp_path), nprocs=world)  # type: ignore[attr-defined,no-untyped-call]
+    mp.spawn(equal_one_process, args=(world, free_port(), tmp_path), nprocs=world)  # type: ignore[attr-defined]
     written = {tmp_path / f"{name}.{size}.momos" for name in CASES for size in (1, world)}
     assert set(tmp_path.iterdir()) == before | written
 
@@ -138,7 +138,7 @@ def fail(rank: int, world: int, port: int, folder: Path, how: str) -> None:
     if rank == victim:
         from momos_rs.archive import writer
 
-        writer.encode_stream = broken
+        writer.encode_stream = broken  # type: ignore[attr-defined]
         writer._encode_mosaic = broken
     outcome = "nothing was raised"
     try:

@@ -100,7 +100,7 @@ def decode_bytes(stream: bytes, nbytes: int, item: int) -> bytes:
 def unrotate(raw: bytes, item: int) -> bytes:
     values = np.frombuffer(raw, f"<u{item}")
     bits = values.dtype.type(8 * item - 1)
-    return (values >> values.dtype.type(1) | values << bits).tobytes()
+    return bytes((values >> values.dtype.type(1) | values << bits).tobytes())
 
 
 def decode_modelled(chunk: bytes, elements: int, item: int) -> bytes:
@@ -369,7 +369,7 @@ class Numbering:
             width = math.ceil(math.log2(self.count))
             return list(fixed_width(payload, width, blocks))
         if codec == 1:
-            numbers = []
+            numbers: list[Any] = []
             for chunk in split_chunks(payload, -(-blocks // 65536), 4):
                 numbers += self.prefixed(chunk, min(65536, blocks - len(numbers)))
             return numbers
@@ -431,7 +431,7 @@ class Kd:
 
     def _build(self, low: int, high: int) -> float:
         if high - low < 2:
-            return self.energy[self.places[low]]
+            return float(self.energy[self.places[low]])
         rows = self.places[low:high]
         extents = self.table[rows].max(axis=0) - self.table[rows].min(axis=0)
         values = self.table[rows, int(extents.argmax())]
@@ -483,7 +483,8 @@ class Paths:
         ends = [[0, len(self.tree.slopes)] for _ in lanes]
         half = np.float32(0.5)
         contexts = [
-            min(max(half_octaves((lane.fast + lane.slow) * half) + 10, 0), 15) for lane in lanes
+            min(max(half_octaves(float((lane.fast + lane.slow) * half)) + 10, 0), 15)
+            for lane in lanes
         ]
         for level in range(self.levels):
             for lane, end, context in zip(lanes, ends, contexts, strict=True):

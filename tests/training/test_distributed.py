@@ -228,4 +228,4 @@ def run_checks(rank: int, world: int, store: str) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_together_equal_one(world: int, tmp_path: Path) -> None:
-    mp.spawn(run_checks, args=(world, str(tmp_path / "store")), nprocs=world)  # type: ignore[attr-defined,no-untyped-call]
+    mp.spawn(run_checks, args=(world, str(tmp_path / "store")), nprocs=world)  # type: ignore[attr-defined]

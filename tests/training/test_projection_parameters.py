@@ -227,7 +227,7 @@ def test_a_compiled_model_is_projected_and_sees_it() -> None:
     compiled: Any = torch.compile(model, backend="eager")
     compiled(torch.ones(1, 8))
     stats = MoMos(4, k=2)(compiled)
-    assert [span.name for span in stats.mosaic.spans] == ["weight", "bias"]  # type: ignore[union-attr]
+    assert [span.name for span in stats.mosaic.spans] == ["weight", "bias"]
     assert torch.equal(compiled(torch.ones(1, 8)), model(torch.ones(1, 8)))
 
 
