@@ -81,6 +81,7 @@ def fsdp_equals_one_process(rank: int, world: int) -> None:
 
     cases = [(torch.float32, "random", s) for s in (1, 3, 4, 16, 49)]
     cases += [(torch.float32, "kmeans", 4), (torch.float32, "warm", 3)]
+    cases += [(torch.float32, "spread", 1), (torch.float32, "spread", 5)]
     cases += [(torch.bfloat16, "warm", 4), (torch.float64, "kmeans", 4)]
     for dtype, method, s in cases:
         single = spread_model(dtype)
@@ -177,7 +178,7 @@ def other_placements_are_refused(rank: int, world: int) -> None:
 
 
 def ddp_equals_one_process(rank: int, world: int) -> None:
-    for method in ("random", "warm"):
+    for method in ("random", "spread", "warm"):
         single = spread_model()
         model = nn.parallel.DistributedDataParallel(copy.deepcopy(single))
         options: dict[str, Any] = {"capacity": 0.4, "method": method}

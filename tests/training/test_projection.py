@@ -223,7 +223,7 @@ def test_a_generator_replaces_the_seed() -> None:
     assert run() == run()
 
 
-@pytest.mark.parametrize("method", ["random", "kmeans", "warm"])
+@pytest.mark.parametrize("method", ["random", "spread", "kmeans", "warm"])
 def test_state_dict_takes_up_the_sequence(method: str) -> None:
     def make() -> MoMos:
         generator = torch.Generator().manual_seed(1) if method == "random" else None
@@ -239,7 +239,9 @@ def test_state_dict_takes_up_the_sequence(method: str) -> None:
 
 def test_lloyd_never_makes_the_projection_worse() -> None:
     distortions = [
-        MoMos(4, capacity=0.2, method="kmeans", iterations=iterations)(odd_model()).distortion
+        MoMos(4, capacity=0.2, method="kmeans", iterations=iterations, init="random")(
+            odd_model()
+        ).distortion
         for iterations in (0, 1, 2, 4, 8)
     ]
     assert distortions == sorted(distortions, reverse=True)
@@ -250,7 +252,7 @@ def test_lloyd_moves_motifs_to_the_means_of_their_blocks() -> None:
     model = odd_model()
     blocks, _ = blocks_of(trainable(model), 4)
     start = MoMos(4, k=6, iterations=0)(copy.deepcopy(model)).mosaic
-    moved = MoMos(4, k=6, method="kmeans", iterations=1)(model).mosaic
+    moved = MoMos(4, k=6, method="kmeans", iterations=1, init="random")(model).mosaic
     assert start is not None
     assert moved is not None
     assert torch.equal(moved.motifs[0], torch.zeros(4)), "the zero motif stays"
@@ -271,7 +273,7 @@ def test_a_motif_without_blocks_stays_where_it_was() -> None:
 
 def test_warm_start_keeps_the_most_used_motifs_when_capacity_shrinks() -> None:
     model = odd_model()
-    momos = MoMos(4, k=12, method="warm", iterations=0)
+    momos = MoMos(4, k=12, method="warm", iterations=0, init="random")
     first = momos(model)
     second = momos(model, k=5)
     assert first.mosaic is not None
@@ -314,6 +316,7 @@ def test_stats_give_the_papers_bound() -> None:
         ({"s": 4, "capacity": math.nan}, "capacity must be over 0"),
         ({"s": 4, "k": 1, "q": 1}, "q must be from 2 to 32"),
         ({"s": 4, "k": 1, "method": "best"}, "unknown method 'best'"),
+        ({"s": 4, "k": 1, "init": "best"}, "unknown init 'best'"),
         ({"s": 4, "k": 1, "seed": -1}, "seed must be"),
         ({"s": 4, "motifs": torch.ones(2, 3)}, r"shape \(k, 4\)"),
         ({"s": 4, "motifs": torch.ones(0, 4)}, r"shape \(k, 4\)"),

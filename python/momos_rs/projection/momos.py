@@ -12,16 +12,21 @@ from torch import Tensor, nn
 
 from momos_rs.errors import InvalidArgumentError
 
-from .motifs import draw_indices, refine, resolve_k, seed_of_projection
+from .motifs import draw_indices, refine, resolve_k
 from .parameter_blocks import Blocks
+from .random_numbers import seed_of_projection
 from .result import ModelMosaic, ProjectionStats
 from .shards import Communicator
+from .spread import draw_spread
 from .targets import Patterns, Target, find_targets
 
-__all__ = ["METHODS", "Method", "MoMos", "Select"]
+__all__ = ["INITS", "METHODS", "Init", "Method", "MoMos", "Select"]
 
-Method = Literal["random", "kmeans", "warm"]
-METHODS: tuple[Method, ...] = ("random", "kmeans", "warm")
+Method = Literal["random", "spread", "kmeans", "warm"]
+METHODS: tuple[Method, ...] = ("random", "spread", "kmeans", "warm")
+
+Init = Literal["spread", "random"]
+INITS: tuple[Init, ...] = ("spread", "random")
 
 Select = Callable[[int, int, torch.Generator], Tensor | Sequence[int]]
 """From the number of blocks, the number of motifs to draw and a generator to block indices."""
@@ -50,10 +55,13 @@ class MoMos:
         force_zero: Whether the first motif is zero. The others are drawn.
         include: Glob patterns of parameter names; if given, only matching ones are projected.
         exclude: Glob patterns of parameters to leave alone, such as ``"*.bias"``.
-        method: ``random`` draws the motifs (the paper's choice); ``kmeans`` refines the drawn ones
-            by Lloyd's algorithm; ``warm`` does so at first and afterwards refines the motifs of
-            the projection before.
+        method: ``random`` draws the motifs uniformly (the paper's choice); ``spread`` draws them by
+            their distance to those drawn before, so that none is far from its motif; ``kmeans``
+            refines drawn motifs by Lloyd's algorithm; ``warm`` does so at first and afterwards
+            refines the motifs of the projection before.
         iterations: Lloyd iterations of ``kmeans`` and ``warm``.
+        init: How ``kmeans`` and ``warm`` draw the motifs they start from: ``spread`` or
+            ``random``.
         seed: Seed of all drawing.
         generator: A CPU generator that gives each projection's seed instead, one 64-bit number a
             projection.
@@ -86,6 +94,7 @@ class MoMos:
         exclude: Patterns = (),
         method: Method = "random",
         iterations: int = DEFAULT_ITERATIONS,
+        init: Init = "spread",
         seed: int = 0,
         generator: torch.Generator | None = None,
         select: Select | None = None,
@@ -99,6 +108,8 @@ class MoMos:
             raise InvalidArgumentError(
                 f"unknown method {method!r}; it is one of {', '.join(METHODS)}"
             )
+        if init not in INITS:
+            raise InvalidArgumentError(f"unknown init {init!r}; it is one of {', '.join(INITS)}")
         if motifs is None:
             if (k is None) == (capacity is None):
                 raise InvalidArgumentError("give either k or capacity, the one or the other")
@@ -111,6 +122,7 @@ class MoMos:
         self.include = include
         self.exclude = exclude
         self.method: Method = method
+        self.init: Init = init
         self.generator = generator
         self.select = select
         self._projections = 0
@@ -265,12 +277,13 @@ class MoMos:
 
     def _make_motifs(self, blocks: Blocks, k: int, seed: int, communicator: Communicator) -> Tensor:
         fixed = int(self.force_zero)
-        kept = self._kept_motifs(blocks, k) if self.method == "warm" else None
+        last = self._kept_motifs(blocks, k) if self.method == "warm" else None
+        kept = last
         if kept is None:
             kept = torch.zeros(fixed, self.s, dtype=blocks.dtype, device=blocks.home)
-        drawn = self._draw(blocks, k - len(kept), seed)
+        drawn = self._draw(blocks, kept, k - len(kept), seed, communicator, start=last is None)
         motifs = torch.cat([kept, drawn])
-        if self.method == "random":
+        if self.method in ("random", "spread"):
             return motifs
         return refine(
             blocks, motifs, self.iterations,
@@ -278,19 +291,43 @@ class MoMos:
         )  # fmt: skip
 
     def _kept_motifs(self, blocks: Blocks, k: int) -> Tensor | None:
-        """The last projection's motifs; the most used ones if there are now fewer."""
+        """The last projection's motifs; the most used ones if there are now fewer.
+
+        With ``init="spread"`` those that no block took are left out, to be drawn anew.
+        """
         if self._last_motifs is None or self._last_counts is None:
             return None
         weight = self._last_counts.clone()
         if self.force_zero:
             weight[0] = weight.max() + 1
         chosen = torch.argsort(weight, descending=True, stable=True)[:k].sort().values
+        if self.init == "spread":
+            chosen = chosen[weight[chosen] > 0]
         last = self._last_motifs.to(device=blocks.home, dtype=blocks.dtype)
         return last[chosen.to(blocks.home)]
 
-    def _draw(self, blocks: Blocks, count: int, seed: int) -> Tensor:
-        if self.select is None:
+    def _draw(
+        self,
+        blocks: Blocks,
+        kept: Tensor,
+        count: int,
+        seed: int,
+        communicator: Communicator,
+        *,
+        start: bool,
+    ) -> Tensor:
+        """Draws motifs beside those that are kept; ``start`` says that those are no choice."""
+        if self.select is not None:
+            return blocks.take(self._select(blocks, count, seed))
+        if self.method == "random" or (self.method != "spread" and self.init == "random"):
             return blocks.take(draw_indices(blocks.m, count, seed))
+        return draw_spread(
+            blocks, kept, count, seed,
+            assign=_assign, communicator=communicator, start=start,
+        )  # fmt: skip
+
+    def _select(self, blocks: Blocks, count: int, seed: int) -> Tensor:
+        assert self.select is not None
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.as_tensor(self.select(blocks.m, count, generator)).cpu()
         if chosen.shape != (count,) or chosen.dtype.is_floating_point or chosen.is_complex():
@@ -300,7 +337,7 @@ class MoMos:
             )
         if count and (int(chosen.min()) < 0 or int(chosen.max()) >= blocks.m):
             raise InvalidArgumentError(f"select returned block indices outside 0..{blocks.m - 1}")
-        return blocks.take(chosen.to(torch.int64))
+        return chosen.to(torch.int64)
 
 
 def _assign(blocks: Tensor, motifs: Tensor) -> Tensor:

@@ -17,13 +17,10 @@ from momos_rs.errors import InvalidArgumentError
 from .parameter_blocks import Blocks
 from .shards import Communicator
 
-__all__ = ["Assign", "draw_indices", "refine", "resolve_k", "seed_of_projection"]
+__all__ = ["Assign", "draw_indices", "refine", "resolve_k"]
 
 Assign = Callable[[Tensor, Tensor], Tensor]
 """Blocks (m, s) and motifs (k, s) to the index of each block's nearest motif, (m,) int64."""
-
-_SEED_STEP = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
 
 
 def resolve_k(m: int, k: int | None, capacity: float | None) -> int:
@@ -36,18 +33,6 @@ def resolve_k(m: int, k: int | None, capacity: float | None) -> int:
             raise InvalidArgumentError("give either k or capacity")
         k = math.floor(capacity * m)
     return max(1, min(k, m))
-
-
-def seed_of_projection(seed: int, projection: int) -> int:
-    """The seed of a run's ``projection``-th projection, in [0, 2**63).
-
-    SplitMix64's output function over the sequence it steps through, so that neighbouring seeds and
-    neighbouring projections have nothing in common.
-    """
-    z = (seed + (projection + 1) * _SEED_STEP) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (z ^ (z >> 31)) >> 1
 
 
 def draw_indices(m: int, k: int, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from .result import Span
 from .shards import Communicator
 from .targets import Target
 
-__all__ = ["Blocks", "Changes"]
+__all__ = ["Blocks", "Changes", "row_sums"]
 
 # Statistics widen slices of this many values to float64 at a time.
 _SLICE_VALUES = 1 << 22
@@ -203,6 +203,17 @@ class Blocks:
                 runs.append(piece.rows)
         return [(device, rows) for device, runs in joined.items() for rows in runs]
 
+    def numbers(self) -> dict[torch.device, Tensor]:
+        """The global number of every row of :attr:`matrices`, (rows,) int64 by device."""
+        numbers = {
+            device: torch.empty(rows, dtype=torch.int64, device=device)
+            for device, rows in self._rows.items()
+        }
+        for piece in self._pieces:
+            end = piece.first_global + piece.owned
+            torch.arange(piece.first_global, end, out=numbers[piece.device][piece.rows])
+        return numbers
+
     def take(self, indices: Tensor) -> Tensor:
         """Blocks by their global index.
 
@@ -312,7 +323,7 @@ class Blocks:
                     self._matrices[device][window].to(torch.float64).sub_(new[device][window])
                 )
                 figures[0] += torch.count_nonzero(difference).to(self.home)
-                local.add(_row_sums(difference.mul_(difference)))
+                local.add(row_sums(difference.mul_(difference)))
             figures[1:] += torch.bincount(indices[device][rows], minlength=k).to(self.home)
             distortion.merge(local)
         distortion.reduce(self._communicator)
@@ -387,7 +398,7 @@ def _owned(start: int, stop: int, s: int) -> tuple[int, int]:
     return -(-start // s), -(-stop // s)
 
 
-def _row_sums(rows: Tensor) -> Tensor:
+def row_sums(rows: Tensor) -> Tensor:
     """Sums over the last dimension by halving, so that only element-wise additions happen.
 
     Library reductions choose their order by device, vector width and threads; element-wise
