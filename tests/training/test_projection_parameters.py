@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from momos_rs.errors import InvalidArgumentError
 from momos_rs.projection import MoMos
 from momos_rs.projection.targets import find_targets, plain_name
 from momos_rs.quantize.fake_quantize import attach_quantizers
@@ -256,3 +257,72 @@ def test_devices_may_be_mixed_and_do_not_matter() -> None:
         assert torch.equal(stats.motif_counts, expected.motif_counts)
         for a, b in zip(other.parameters(), model.parameters(), strict=True):
             assert torch.equal(a.cpu(), b)
+
+
+class Shared(nn.Module):
+    """Two parameters over one storage."""
+
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        super().__init__()
+        self.first = nn.Parameter(first)
+        self.second = nn.Parameter(second)
+
+
+def whole_blocks(values: Tensor, s: int) -> Tensor:
+    return values.detach().reshape(-1, s)
+
+
+def test_a_transpose_over_the_same_memory_is_projected_as_one() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(16, 8)
+    single = nn.Linear(8, 16, bias=False)
+    single.weight.data.copy_(weight)
+    expected = MoMos(4, k=5)(single)
+    model = Shared(weight, weight.T)
+    stats = MoMos(4, k=5)(model)
+    assert (stats.n, stats.m, stats.distortion) == (128, 32, expected.distortion)
+    assert torch.equal(model.first, single.weight)
+    assert torch.equal(model.second, single.weight.T)
+    assert model.first.data_ptr() == model.second.data_ptr()
+
+
+def test_slices_of_one_storage_are_projected_each() -> None:
+    base = torch.randn(16, 8)
+    for first, second in ((base[:8], base[8:]), (base[:, :4], base[:, 4:])):
+        model = Shared(first, second)
+        stats = MoMos(4, k=5)(model)
+        assert (stats.n, stats.m) == (128, 32)
+        assert len(torch.unique(whole_blocks(torch.cat([model.first, model.second]), 4), dim=0)) < 6
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (lambda base: (base, base[2:5]), "'first' and 'second' share a part of their memory"),
+        (lambda base: (base[:, :5], base[:, 3:]), "'first' and 'second' share a part"),
+        (lambda base: (base[:1].expand(4, 8), base[2:]), "'first' is expanded"),
+        (lambda base: (base[2:].clone(), base[:1].expand(4, 8)), "'second' is expanded"),
+    ],
+)
+def test_memory_shared_in_part_is_refused_by_name(view: Any, message: str) -> None:
+    base = torch.randn(16, 8)
+    before = base.clone()
+    model = Shared(*view(base))
+    with pytest.raises(InvalidArgumentError, match=message):
+        MoMos(4, k=5)(model)
+    assert torch.equal(base, before)
+    if "expanded" not in message:
+        with pytest.raises(InvalidArgumentError, match="share a part"):
+            MoMos(4, k=5, exclude="second")(model)
+
+
+def test_motif_fine_tuning_refuses_a_transpose() -> None:
+    from momos_rs.nn import mosaic_parametrize
+
+    weight = torch.randn(16, 8)
+    model = Shared(weight, weight.T)
+    stats = MoMos(4, k=5)(model)
+    assert stats.mosaic is not None
+    with pytest.raises(InvalidArgumentError, match="'first' and 'second' share memory"):
+        mosaic_parametrize(model, stats.mosaic)
+    assert isinstance(model.first, nn.Parameter)

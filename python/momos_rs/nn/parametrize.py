@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.projection import ModelMosaic, Span
-from momos_rs.projection.targets import memory_of, plain_name
+from momos_rs.projection.memory import memory_of, overlap
+from momos_rs.projection.targets import plain_name
 from momos_rs.quantize.parametrization import remove_parametrization
 
 __all__ = ["MosaicWeight", "MotifTable", "materialize", "mosaic_parametrize"]
@@ -107,8 +108,8 @@ def mosaic_parametrize(
     Raises:
         InvalidArgumentError: If the model lacks a parameter of the mosaic or has it in another
             shape, a parameter belongs to a recurrent layer (which caches its weights and would not
-            see the motifs change), or the weights are made of motifs already. The model is then as
-            it was.
+            see the motifs change) or shares memory with another (a transpose, a slice), or the
+            weights are made of motifs already. The model is then as it was.
     """
     if any(isinstance(each, MotifTable) for each in model.modules()):
         raise InvalidArgumentError("the model's weights are made of motifs already")
@@ -179,6 +180,12 @@ def _uses(model: nn.Module, span: Span) -> list[tuple[nn.Module, str]]:
         for name, each in module._parameters.items()
         if each is not None and memory_of(each) == memory
     ]
+    for name, other in named.items():
+        if memory_of(other) != memory and overlap(other, parameter):
+            raise InvalidArgumentError(
+                f"parameters {span.name!r} and {name!r} share memory in another way than as "
+                "identical tensors, which motifs cannot replace; exclude both"
+            )
     for module, _ in places:
         if isinstance(module, nn.RNNBase):
             raise InvalidArgumentError(

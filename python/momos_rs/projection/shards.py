@@ -27,7 +27,7 @@ from momos_rs.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Communicator", "LocalPart", "find_communicator", "local_part"]
+__all__ = ["Communicator", "LocalPart", "find_communicator", "local_part", "local_values"]
 
 
 class Communicator:
@@ -103,9 +103,9 @@ def local_part(name: str, parameter: nn.Parameter) -> LocalPart:
     Raises:
         InvalidArgumentError: For any other placement.
     """
+    local = local_values(parameter)
     if not _is_dtensor(parameter):
-        return LocalPart(parameter.detach(), ((0, parameter.numel()),), sharded=False)
-    local: Tensor = parameter.detach().to_local()  # type: ignore[attr-defined]
+        return LocalPart(local, ((0, parameter.numel()),), sharded=False)
     dimension = _sharded_mesh_dimension(name, parameter)
     if dimension is None:
         return LocalPart(local, ((0, parameter.numel()),), sharded=False)
@@ -118,6 +118,12 @@ def local_part(name: str, parameter: nn.Parameter) -> LocalPart:
             f"the first dimension gives {stop - start}; exclude it from the projection"
         )
     return LocalPart(local, bounds, sharded=True)
+
+
+def local_values(parameter: Tensor) -> Tensor:
+    """The values of a parameter that this process holds; writing to them changes the parameter."""
+    values = parameter.detach()
+    return values.to_local() if _is_dtensor(parameter) else values  # type: ignore[attr-defined]
 
 
 def find_communicator(model: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> Communicator:
@@ -156,8 +162,8 @@ def find_communicator(model: nn.Module, parameters: list[tuple[str, nn.Parameter
     return Communicator(shards, tuple(agreeing.values()))
 
 
-def _is_dtensor(parameter: nn.Parameter) -> bool:
-    if type(parameter) is nn.Parameter or not dist.is_available():
+def _is_dtensor(parameter: Tensor) -> bool:
+    if type(parameter) in (nn.Parameter, Tensor) or not dist.is_available():
         return False
     from torch.distributed.tensor import DTensor
 

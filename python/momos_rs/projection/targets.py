@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from momos_rs.errors import InvalidArgumentError
 
-from .shards import Communicator, LocalPart, find_communicator, local_part
+from .memory import covers_alike, memory_of, overlap, repeats_itself
+from .shards import Communicator, LocalPart, find_communicator, local_part, local_values
 
-__all__ = ["Patterns", "Target", "find_targets", "memory_of", "plain_name"]
+__all__ = ["Patterns", "Target", "find_targets", "plain_name"]
 
 Patterns = str | Sequence[str]
 """One or more glob patterns over parameter names, as :func:`fnmatch.fnmatchcase` reads them."""
@@ -64,8 +65,9 @@ def find_targets(
 ) -> tuple[list[Target], Communicator]:
     """The trainable floating-point parameters of a model in the order of ``parameters()``.
 
-    Tied parameters come once, whether they are tied as objects or by sharing the same memory.
-    Frozen parameters are left out.
+    Tied parameters come once, whether they are tied as objects, by sharing the same memory, or as
+    a transpose of each other; the first one says how they are cut into blocks. Frozen parameters
+    are left out.
 
     Args:
         model: Any module; parametrized, compiled, data-parallel or sharded by FSDP2.
@@ -77,7 +79,8 @@ def find_targets(
 
     Raises:
         InvalidArgumentError: If nothing is left to project, or a parameter cannot be projected
-            (complex, uninitialised, on the meta device, or sharded in an unsupported way).
+            (complex, uninitialised, on the meta device, sharded in an unsupported way, or sharing
+            a part of its memory with another).
     """
     chosen = [
         (names[0], parameter)
@@ -95,11 +98,48 @@ def find_targets(
             continue
         if part.values.numel():
             seen.add(memory)
-        targets.append(Target(name, parameter.shape, parameter.dtype, part))
+        if not _is_transpose(part, targets):
+            targets.append(Target(name, parameter.shape, parameter.dtype, part))
+    _check_memory(model, targets)
     if not any(target.numel for target in targets):
         narrowed = " that the include and exclude patterns leave" if include or exclude else ""
         raise InvalidArgumentError(f"the model has no trainable parameter{narrowed} to project")
     return targets, find_communicator(model, chosen)
+
+
+def _is_transpose(part: LocalPart, targets: list[Target]) -> bool:
+    return any(
+        covers_alike(part.values, target.part.values)
+        for target in targets
+        if part.values.numel() and not part.sharded
+    )
+
+
+def _check_memory(model: nn.Module, targets: list[Target]) -> None:
+    """Refuses parameters whose memory is another's in part: no projection could be both's."""
+    of_storage: dict[object, list[tuple[str, Tensor]]] = {}
+    for name, parameter in model.named_parameters():
+        if not isinstance(parameter, nn.UninitializedParameter) and not parameter.is_meta:
+            values = local_values(parameter)
+            key = (values.device, values.untyped_storage().data_ptr())
+            of_storage.setdefault(key, []).append((plain_name(name), values))
+    for target in targets:
+        values = target.part.values
+        if not values.numel():
+            continue
+        if repeats_itself(values):
+            raise InvalidArgumentError(
+                f"parameter {target.name!r} is expanded: several of its weights are one; exclude "
+                "it, or give it memory of its own (.clone())"
+            )
+        for name, other in of_storage[values.device, values.untyped_storage().data_ptr()]:
+            if memory_of(other) == memory_of(values) or covers_alike(other, values):
+                continue
+            if overlap(other, values):
+                raise InvalidArgumentError(
+                    f"parameters {target.name!r} and {name!r} share a part of their memory; "
+                    "exclude both, or give one memory of its own (.clone())"
+                )
 
 
 def _trainable(model: nn.Module) -> list[tuple[list[str], nn.Parameter]]:
@@ -129,12 +169,3 @@ def _check(name: str, parameter: nn.Parameter) -> None:
             f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}; a projection "
             "takes float16, bfloat16, float32 and float64, exclude it"
         )
-
-
-def memory_of(values: Tensor) -> tuple[object, ...]:
-    """What two tensors have in common if and only if they are the same memory read alike."""
-    storage = values.untyped_storage().data_ptr()
-    return (
-        values.device, storage, values.storage_offset(), values.dtype, values.shape,
-        values.stride(),
-    )  # fmt: skip
