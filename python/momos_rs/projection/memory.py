@@ -58,9 +58,9 @@ def _storage(values: Tensor) -> tuple[torch.device, int]:
 def _range(values: Tensor) -> tuple[int, int]:
     """First and one-past-last byte within the storage."""
     size = values.element_size()
-    first = values.storage_offset() * size
+    first = int(values.storage_offset()) * size
     steps = zip(values.shape, values.stride(), strict=True)
-    return first, first + (sum((n - 1) * stride for n, stride in steps) + 1) * size
+    return first, first + (sum((n - 1) * int(stride) for n, stride in steps) + 1) * size
 
 
 def _is_dense(values: Tensor) -> bool:

@@ -89,7 +89,7 @@ def find_targets(
     ]
     for name, parameter in chosen:
         _check(name, parameter)
-    targets = []
+    targets: list[Target] = []
     seen: set[tuple[object, ...]] = set()
     for name, parameter in chosen:
         part = local_part(name, parameter)
