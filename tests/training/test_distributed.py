@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from momos_rs.errors import InvalidArgumentError
+from momos_rs.nn import mosaic_aware
 from momos_rs.projection import MoMos, ProjectionStats
 from momos_rs.projection.shards import Communicator
 
@@ -205,10 +206,52 @@ def ddp_draws_from_the_first_process_generator(rank: int, world: int) -> None:
     assert_equal(model, single)
 
 
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A step by gradients that are a function of the weights, alike in any number of processes."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = parameter.detach() * 0.3 + 0.05
+    optimizer.step()
+
+
+def mosaic_aware_equals_one_process(rank: int, world: int) -> None:
+    def sgd(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+
+    for wrap in (shard, nn.parallel.DistributedDataParallel):
+        single = spread_model()
+        model = wrap(copy.deepcopy(single))
+        pairs = [(each, sgd(each)) for each in (single, model)]
+        trainings = [
+            mosaic_aware(each, MoMos(4, capacity=0.4, seed=5), optimizer, every=2)
+            for each, optimizer in pairs
+        ]
+        for turn in range(5):
+            for each, optimizer in pairs:
+                step(each, optimizer)
+            assert_equal(model, single)
+            if turn == 2:
+                # Taken up by another model from there.
+                state = trainings[1].state_dict()
+                other = wrap(spread_model())
+                rest = sgd(other)
+                rest.load_state_dict(copy.deepcopy(pairs[1][1].state_dict()))
+                resumed = mosaic_aware(other, MoMos(4, capacity=0.4), rest, every=2)
+                resumed.load_state_dict(state)
+                assert_equal(other, single)
+            elif turn > 2:
+                step(other, rest)
+                assert_equal(other, single)
+        expected, got = (training.finish() for training in trainings)
+        assert_same_stats(got, expected)
+        assert_equal(model, single)
+
+
 CHECKS: list[Check] = [
     fsdp_equals_one_process, fsdp_training_goes_on, fsdp_never_gathers_the_model,
     fsdp_names_the_bad_parameter_everywhere, other_placements_are_refused,
     ddp_equals_one_process, ddp_draws_from_the_first_process_generator,
+    mosaic_aware_equals_one_process,
 ]  # fmt: skip
 
 

@@ -1,11 +1,13 @@
-"""Models whose weights are made of trainable motifs."""
+"""Models that are trained as mosaics: through the mosaic, or motif by motif."""
 
 from .archive import archive_mosaic, load_parametrized
 from .find import find_mosaic
 from .fisher import fisher_diagonal
+from .mosaic_aware import MosaicAware, mosaic_aware
 from .parametrize import MosaicWeight, MotifTable, materialize, mosaic_parametrize
 
 __all__ = [
+    "MosaicAware",
     "MosaicWeight",
     "MotifTable",
     "archive_mosaic",
@@ -13,5 +15,6 @@ __all__ = [
     "fisher_diagonal",
     "load_parametrized",
     "materialize",
+    "mosaic_aware",
     "mosaic_parametrize",
 ]

@@ -18,6 +18,8 @@ from momos_rs.projection.memory import memory_of, overlap
 from momos_rs.projection.targets import plain_name
 from momos_rs.quantize.parametrization import remove_parametrization
 
+from .mosaic_aware import training_of
+
 __all__ = ["MosaicWeight", "MotifTable", "materialize", "mosaic_parametrize"]
 
 
@@ -136,11 +138,16 @@ def mosaic_parametrize(
 def materialize(model: nn.Module) -> int:
     """Turns weights made of motifs back into plain parameters, in place.
 
-    Weights that were tied are tied again. The parameters are new objects: make a new optimizer.
+    Weights that were tied are tied again. The parameters are new objects: make a new optimizer. A
+    model that is trained through its mosaic (:func:`mosaic_aware`) keeps its parameters, which stay
+    the mosaic, and its training ends.
 
     Returns:
         The number of motifs, 0 if the model had none.
     """
+    training = training_of(model)
+    if training is not None:
+        return training.finish().k
     motifs = next((len(each.motifs) for each in model.modules() if isinstance(each, MotifTable)), 0)
     made: dict[MosaicWeight, nn.Parameter] = {}
     for module in list(model.modules()):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from momos_rs.errors import InvalidArgumentError
 
-from .motifs import draw_indices, refine, resolve_k
+from .motifs import assign_blocks, draw_indices, refine, resolve_k
 from .parameter_blocks import Blocks
 from .random_numbers import seed_of_projection
 from .result import ModelMosaic, ProjectionStats
@@ -182,8 +182,7 @@ class MoMos:
         begin = time.perf_counter()
         k, capacity, motifs = self._choices(k, capacity, motifs)
         with torch.no_grad():
-            targets, communicator = find_targets(model, include=self.include, exclude=self.exclude)
-            self._check_block_size(targets)
+            targets, communicator = self.targets_of(model)
             blocks = Blocks(targets, self.s, communicator)
             seed = communicator.agree(self._draw_seed(), blocks.home)
             if motifs is None:
@@ -191,13 +190,9 @@ class MoMos:
                 table = self._make_motifs(blocks, count, seed, communicator)
             else:
                 table = motifs.to(device=blocks.home, dtype=blocks.dtype)
-            if blocks.common_dtype is not None:
-                # What is written is rounded anyway; so the mosaic holds what the weights are.
-                table = table.to(blocks.common_dtype).to(blocks.dtype)
-            indices = {
-                device: _assign(matrix, table.to(device))
-                for device, matrix in blocks.matrices.items()
-            }
+            # What is written is rounded anyway; so the mosaic holds what the weights are.
+            table = blocks.rounded(table)
+            indices = assign_blocks(blocks, table)
             changes = blocks.replace(table, indices)
         self._projections += 1
         self._last_motifs, self._last_counts = table, changes.counts
@@ -215,6 +210,48 @@ class MoMos:
             seconds=time.perf_counter() - begin,
             mosaic=None if everything is None else ModelMosaic(table, everything, blocks.spans),
         )
+
+    def targets_of(self, model: nn.Module) -> tuple[list[Target], Communicator]:
+        """The parameters of a model that become mosaic, and the processes that share them.
+
+        Raises:
+            InvalidArgumentError: If there is none, or none as large as a block.
+        """
+        targets, communicator = find_targets(model, include=self.include, exclude=self.exclude)
+        self._check_block_size(targets)
+        return targets, communicator
+
+    def first_motifs(self, blocks: Blocks, communicator: Communicator) -> tuple[Tensor, int]:
+        """Motifs to train through: spread over the blocks and refined, whatever the method.
+
+        ``motifs=`` are taken as they are, ``select=`` draws instead.
+
+        Args:
+            blocks: All blocks.
+            communicator: The processes that share them.
+
+        Returns:
+            The motifs, (k, s), and the seed that drew them.
+        """
+        seed = communicator.agree(self._draw_seed(), blocks.home)
+        self._projections += 1
+        if self.motifs is not None:
+            return self.motifs.to(device=blocks.home, dtype=blocks.dtype).clone(), seed
+        k = resolve_k(blocks.m, self.k, self.capacity)
+        fixed = int(self.has_zero)
+        kept = torch.zeros(fixed, self.s, dtype=blocks.dtype, device=blocks.home)
+        if self.select is None:
+            drawn = draw_spread(blocks, kept, k - fixed, seed, communicator=communicator)
+        else:
+            drawn = blocks.take(self._select(blocks, k - fixed, seed))
+        motifs = torch.cat([kept, drawn])
+        motifs = refine(blocks, motifs, self.iterations, communicator=communicator, fixed=fixed)
+        return motifs, seed
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether the first motif is zero and stays so."""
+        return self.force_zero and self.motifs is None
 
     def state_dict(self) -> dict[str, Any]:
         """What the next projection depends on besides the weights; for checkpoints."""
@@ -285,10 +322,7 @@ class MoMos:
         motifs = torch.cat([kept, drawn])
         if self.method in ("random", "spread"):
             return motifs
-        return refine(
-            blocks, motifs, self.iterations,
-            assign=_assign, communicator=communicator, fixed=fixed,
-        )  # fmt: skip
+        return refine(blocks, motifs, self.iterations, communicator=communicator, fixed=fixed)
 
     def _kept_motifs(self, blocks: Blocks, k: int) -> Tensor | None:
         """The last projection's motifs; the most used ones if there are now fewer.
@@ -321,10 +355,7 @@ class MoMos:
             return blocks.take(self._select(blocks, count, seed))
         if self.method == "random" or (self.method != "spread" and self.init == "random"):
             return blocks.take(draw_indices(blocks.m, count, seed))
-        return draw_spread(
-            blocks, kept, count, seed,
-            assign=_assign, communicator=communicator, start=start,
-        )  # fmt: skip
+        return draw_spread(blocks, kept, count, seed, communicator=communicator, start=start)
 
     def _select(self, blocks: Blocks, count: int, seed: int) -> Tensor:
         assert self.select is not None
@@ -338,14 +369,6 @@ class MoMos:
         if count and (int(chosen.min()) < 0 or int(chosen.max()) >= blocks.m):
             raise InvalidArgumentError(f"select returned block indices outside 0..{blocks.m - 1}")
         return chosen.to(torch.int64)
-
-
-def _assign(blocks: Tensor, motifs: Tensor) -> Tensor:
-    from momos_rs.ops import search
-
-    if not len(blocks):
-        return torch.empty(0, dtype=torch.int64, device=blocks.device)
-    return search(blocks, motifs)
 
 
 def _whole(name: str, value: int, least: int, most: int | None) -> int:

@@ -7,7 +7,6 @@ function of the seed, and Lloyd's means are sums of integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,10 +16,18 @@ from momos_rs.errors import InvalidArgumentError
 from .parameter_blocks import Blocks
 from .shards import Communicator
 
-__all__ = ["Assign", "draw_indices", "refine", "resolve_k"]
+__all__ = [
+    "Assignment",
+    "assign_blocks",
+    "draw_indices",
+    "move_to_means",
+    "nearest_motifs",
+    "refine",
+    "resolve_k",
+]
 
-Assign = Callable[[Tensor, Tensor], Tensor]
-"""Blocks (m, s) and motifs (k, s) to the index of each block's nearest motif, (m,) int64."""
+Assignment = dict[torch.device, Tensor]
+"""The motif of every block that this process holds: by device, (rows,) int64."""
 
 
 def resolve_k(m: int, k: int | None, capacity: float | None) -> int:
@@ -44,52 +51,78 @@ def draw_indices(m: int, k: int, seed: int) -> Tensor:
     return torch.from_numpy(_core.select_blocks(m, k, seed).astype("int64"))
 
 
+def assign_blocks(blocks: Blocks, motifs: Tensor) -> Assignment:
+    """The nearest motif of every block, the lowest on ties; exactly."""
+    return {
+        device: nearest_motifs(matrix, motifs.to(device))
+        for device, matrix in blocks.matrices.items()
+    }
+
+
+def nearest_motifs(rows: Tensor, motifs: Tensor) -> Tensor:
+    """The index of the motif nearest to each row, (rows,) int64."""
+    from momos_rs.ops import search
+
+    if not len(rows):
+        return torch.empty(0, dtype=torch.int64, device=rows.device)
+    return search(rows, motifs)
+
+
 def refine(
-    blocks: Blocks,
-    motifs: Tensor,
-    iterations: int,
-    *,
-    assign: Assign,
-    communicator: Communicator,
-    fixed: int,
+    blocks: Blocks, motifs: Tensor, iterations: int, *, communicator: Communicator, fixed: int
 ) -> Tensor:
     """Lloyd's algorithm: every motif moves to the mean of the blocks nearest to it, repeatedly.
-
-    A motif without blocks stays where it is. The padding of last blocks counts as zeros, as it
-    does in the search.
 
     Args:
         blocks: All blocks.
         motifs: Where to start, (k, s).
         iterations: How often to move.
-        assign: The nearest-motif search.
         communicator: The processes that share the blocks.
         fixed: The first ``fixed`` motifs never move (the zero motif).
 
     Returns:
         (k, s), a new tensor.
     """
-    if iterations == 0:
-        return motifs
-    scale = _fixed_point_scale(blocks)
     for _ in range(iterations):
-        sums = torch.zeros(motifs.shape, dtype=torch.int64, device=blocks.home)
-        counts = torch.zeros(len(motifs), dtype=torch.int64, device=blocks.home)
-        indices = {
-            device: assign(matrix, motifs.to(device)) for device, matrix in blocks.matrices.items()
-        }
-        for device, rows in blocks.counted_rows():
-            local_sums = torch.zeros(motifs.shape, dtype=torch.int64, device=device)
-            integers = torch.round(blocks.matrices[device][rows].to(torch.float64) * scale)
-            local_sums.index_add_(0, indices[device][rows], integers.to(torch.int64))
-            sums += local_sums.to(blocks.home)
-            counts += torch.bincount(indices[device][rows], minlength=len(motifs)).to(blocks.home)
-        communicator.sum_(sums)
-        communicator.sum_(counts)
-        counts[:fixed] = 0
-        means = sums.to(torch.float64) / (counts.clamp(min=1).to(torch.float64) * scale)[:, None]
-        motifs = torch.where((counts > 0)[:, None], means.to(motifs.dtype), motifs)
+        motifs = move_to_means(
+            blocks, motifs, assign_blocks(blocks, motifs), communicator=communicator, fixed=fixed
+        )
     return motifs
+
+
+def move_to_means(
+    blocks: Blocks,
+    motifs: Tensor,
+    indices: Assignment,
+    *,
+    communicator: Communicator,
+    fixed: int,
+) -> Tensor:
+    """Every motif at the mean of its blocks; one without blocks stays where it is.
+
+    The padding of last blocks counts as zeros, as it does in the search.
+
+    Args:
+        blocks: All blocks.
+        motifs: The motifs, (k, s).
+        indices: The motif of every block, by device.
+        communicator: The processes that share the blocks.
+        fixed: The first ``fixed`` motifs do not move.
+    """
+    scale = _fixed_point_scale(blocks)
+    sums = torch.zeros(motifs.shape, dtype=torch.int64, device=blocks.home)
+    counts = torch.zeros(len(motifs), dtype=torch.int64, device=blocks.home)
+    for device, rows in blocks.counted_rows():
+        local_sums = torch.zeros(motifs.shape, dtype=torch.int64, device=device)
+        integers = torch.round(blocks.matrices[device][rows].to(torch.float64) * scale)
+        local_sums.index_add_(0, indices[device][rows], integers.to(torch.int64))
+        sums += local_sums.to(blocks.home)
+        counts += torch.bincount(indices[device][rows], minlength=len(motifs)).to(blocks.home)
+    communicator.sum_(sums)
+    communicator.sum_(counts)
+    counts[:fixed] = 0
+    means = sums.to(torch.float64) / (counts.clamp(min=1).to(torch.float64) * scale)[:, None]
+    return torch.where((counts > 0)[:, None], means.to(motifs.dtype), motifs)
 
 
 def _fixed_point_scale(blocks: Blocks) -> float:

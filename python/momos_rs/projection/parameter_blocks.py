@@ -100,6 +100,7 @@ class Blocks:
         self._communicator = communicator
         self._pieces = self._plan(targets)
         self._matrices = self._copy()
+        self._touched: list[_Piece] = []
         self._check_finite()
 
     def _plan(self, targets: Sequence[Target]) -> list[_Piece]:
@@ -272,6 +273,18 @@ class Blocks:
             return None
         return torch.cat([indices[p.device][p.rows].to(self.home) for p in self._pieces])
 
+    def everywhere(self, indices: dict[torch.device, Tensor]) -> Tensor:
+        """As :meth:`global_indices`, also of blocks that are spread over processes."""
+        whole = torch.zeros(self.m, dtype=torch.int64, device=self.home)
+        numbers = self.numbers()
+        for device, rows in self.counted_rows():
+            whole[numbers[device][rows].to(self.home)] = indices[device][rows].to(self.home)
+        return self._communicator.sum_(whole)
+
+    def rounded(self, motifs: Tensor) -> Tensor:
+        """Motifs as the parameters will hold them, if these are all of one dtype."""
+        return motifs if self.common_dtype is None else motifs.to(self.common_dtype).to(self.dtype)
+
     def replace(self, motifs: Tensor, indices: dict[torch.device, Tensor]) -> Changes:
         """Writes motifs over the parameters and says what that changed.
 
@@ -282,19 +295,27 @@ class Blocks:
             motifs: (k, s), in the blocks' dtype, on the home device.
             indices: Motif indices by device, matching :attr:`matrices`.
         """
-        new = self._new_values(motifs, indices)
-        tails = self._exchange(self._own_tails(new))
-        touched: list[_Piece] = []
         try:
-            for position, piece in enumerate(self._pieces):
-                touched.append(piece)
-                own = new[piece.device][piece.rows].view(-1)[: piece.real]
-                self._write(piece, own, self._new_head(piece, tails[:, position]))
-            return self._changes(new, indices, len(motifs))
+            self.write(motifs, indices)
+            return self.changes(motifs, indices)
         except BaseException:
-            for piece in touched:
+            for piece in self._touched:
                 self._restore(piece)
             raise
+
+    def write(self, motifs: Tensor, indices: dict[torch.device, Tensor]) -> None:
+        """As :meth:`replace`, without figures and without a way back."""
+        new = self._new_values(motifs, indices)
+        tails = self._exchange(self._own_tails(new))
+        self._touched.clear()
+        for position, piece in enumerate(self._pieces):
+            self._touched.append(piece)
+            own = new[piece.device][piece.rows].view(-1)[: piece.real]
+            self._write(piece, own, self._new_head(piece, tails[:, position]))
+
+    def changes(self, motifs: Tensor, indices: dict[torch.device, Tensor]) -> Changes:
+        """What replacing the blocks by motifs changes; arguments as in :meth:`replace`."""
+        return self._changes(self._new_values(motifs, indices), indices, len(motifs))
 
     def _new_values(
         self, motifs: Tensor, indices: dict[torch.device, Tensor]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,14 @@ from momos_rs.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Communicator", "LocalPart", "find_communicator", "local_part", "local_values"]
+__all__ = [
+    "Communicator",
+    "LocalPart",
+    "as_parameter",
+    "find_communicator",
+    "local_part",
+    "local_values",
+]
 
 
 class Communicator:
@@ -124,6 +131,19 @@ def local_values(parameter: Tensor) -> Tensor:
     """The values of a parameter that this process holds; writing to them changes the parameter."""
     values = parameter.detach()
     return values.to_local() if _is_dtensor(parameter) else values  # type: ignore[attr-defined]
+
+
+def as_parameter(local: Tensor, parameter: Tensor) -> Tensor:
+    """Local values as a tensor that is sharded as a parameter is; itself if that is not."""
+    if not _is_dtensor(parameter):
+        return local
+    from torch.distributed.tensor import DTensor
+
+    sharded: Any = parameter
+    return DTensor.from_local(
+        local, sharded.device_mesh, sharded.placements,
+        run_check=False, shape=parameter.shape, stride=parameter.stride(),
+    )  # fmt: skip
 
 
 def find_communicator(model: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> Communicator:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .motifs import Assign, draw_indices
+from .motifs import draw_indices, nearest_motifs
 from .parameter_blocks import Blocks, row_sums
 from .random_numbers import exponential, seed_of_projection
 from .shards import Communicator
@@ -38,7 +38,6 @@ def draw_spread(
     count: int,
     seed: int,
     *,
-    assign: Assign,
     communicator: Communicator,
     start: bool = True,
 ) -> Tensor:
@@ -49,7 +48,6 @@ def draw_spread(
         kept: Motifs there are already, (n, s); n may be 0 with ``start``.
         count: How many to draw.
         seed: Seed of the draw.
-        assign: The nearest-motif search.
         communicator: The processes that share the blocks.
         start: Whether the first round draws uniformly; without it, all go by distance.
 
@@ -66,7 +64,7 @@ def draw_spread(
     for turn in range(ROUNDS + 1):
         if len(drawn) == count:
             break
-        _approach(blocks, fresh, distances, assign)
+        _approach(blocks, fresh, distances)
         wanted = min(share, count - len(drawn))
         chosen = _race(blocks, distances, wanted, seed_of_projection(seed, turn), communicator)
         if not len(chosen):
@@ -79,13 +77,11 @@ def draw_spread(
     return drawn
 
 
-def _approach(
-    blocks: Blocks, motifs: Tensor, distances: dict[torch.device, Tensor], assign: Assign
-) -> None:
+def _approach(blocks: Blocks, motifs: Tensor, distances: dict[torch.device, Tensor]) -> None:
     """Lowers every block's squared distance to the nearest motif by what new motifs do."""
     for device, matrix in blocks.matrices.items():
         table = motifs.to(device)
-        nearest = assign(matrix, table)
+        nearest = nearest_motifs(matrix, table)
         found = torch.cat([matrix.new_empty(0, dtype=torch.float64), *_squares(
             matrix, table, nearest
         )])  # fmt: skip

@@ -29,12 +29,14 @@ class Target:
         shape: Its whole shape, also if it is sharded.
         dtype: Its element type.
         part: What this process holds of it.
+        parameter: The parameter itself.
     """
 
     name: str
     shape: torch.Size
     dtype: torch.dtype
     part: LocalPart
+    parameter: nn.Parameter
 
     @property
     def numel(self) -> int:
@@ -99,7 +101,7 @@ def find_targets(
         if part.values.numel():
             seen.add(memory)
         if not _is_transpose(part, targets):
-            targets.append(Target(name, parameter.shape, parameter.dtype, part))
+            targets.append(Target(name, parameter.shape, parameter.dtype, part, parameter))
     _check_memory(model, targets)
     if not any(target.numel for target in targets):
         narrowed = " that the include and exclude patterns leave" if include or exclude else ""
