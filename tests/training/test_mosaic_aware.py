@@ -34,7 +34,7 @@ def backward(model: nn.Module, batch: int = 0) -> Tensor:
     inputs, labels = make_data()
     rows = slice(16 * (batch % 4), 16 * (batch % 4) + 16)
     loss = nn.functional.cross_entropy(model(inputs[rows]), labels[rows])
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.detach()
 
 
@@ -152,22 +152,22 @@ def test_it_ends_as_a_mosaic_that_packs_without_loss(end: str) -> None:
     train(model, optimizer, range(1))
     assert distinct(model) > K
     mosaic_parametrize(model, stats.mosaic)
-    assert mosaic_aware is not None
+    backward(model)
 
 
 def test_the_loss_falls_and_warmup_is_dense() -> None:
     model = make_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    training = mosaic_aware(model, MoMos(S, capacity=0.3), optimizer, warmup=5)
+    mosaic_aware(model, MoMos(S, capacity=0.3), optimizer, warmup=5)
     first = backward(model)
     train(model, optimizer, range(5))
-    assert not training.started
+    assert distinct(model) > 30
     plain = make_model()
     same = torch.optim.Adam(plain.parameters(), lr=0.02)
     train(plain, same, range(5))
     assert equal(values(model), values(plain))
     train(model, optimizer, range(5, 60))
-    assert training.started
+    assert distinct(model) <= 10
     assert backward(model) < 0.5 * first
 
 
@@ -242,11 +242,11 @@ def test_closures_see_the_mosaic() -> None:
             assert (seen[-1] <= K) == (step > 0)
     assert equal(values(plain), values(other))
     model = make_model()
-    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
-    mosaic_aware(model, MoMos(S, k=K), optimizer)
+    repeating = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    mosaic_aware(model, MoMos(S, k=K), repeating)
     seen = []
     for _ in range(3):
-        optimizer.step(closure_of(model, optimizer, seen))
+        repeating.step(closure_of(model, repeating, seen))
     assert max(seen[3:]) <= K
 
 
@@ -274,7 +274,7 @@ def test_a_step_skipped_by_the_gradient_scaler_changes_nothing() -> None:
         before = values(model)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = nn.functional.cross_entropy(model(inputs), labels)
-        scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss * factor).backward()
         scaler.step(optimizer)
         scaler.update()
         assert equal(values(model), before) == (factor == float("inf"))
@@ -288,7 +288,7 @@ def test_compiled_models_see_the_mosaic() -> None:
     mosaic_aware(plain, MoMos(S, k=K), optimizer)
     train(plain, optimizer, range(3))
     model = make_model()
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     optimizer = torch.optim.SGD(compiled.parameters(), lr=0.5)
     training = mosaic_aware(compiled, MoMos(S, k=K), optimizer)
     train(compiled, optimizer, range(3))
@@ -322,7 +322,7 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
     for _ in range(3):
         loss = nn.functional.cross_entropy(model(inputs.to(dtype)), labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         assert distinct(model) <= K
     mosaic = training.finish().mosaic
@@ -341,7 +341,8 @@ def test_tied_recurrent_and_excluded_parameters() -> None:
             self.tied.weight = self.out.weight
 
         def forward(self, inputs: Tensor) -> Tensor:
-            return self.tied(self.out(self.lstm(inputs)[0]))  # type: ignore[no-any-return]
+            hidden: Tensor = self.tied(self.out(self.lstm(inputs)[0]))
+            return hidden
 
     torch.manual_seed(0)
     model = Net()
@@ -355,7 +356,8 @@ def test_tied_recurrent_and_excluded_parameters() -> None:
     weights = [each for name, each in model.named_parameters() if "bias" not in name]
     assert len(torch.unique(torch.cat([each.detach().view(-1, S) for each in weights]), dim=0)) <= K
     assert model.tied.weight is model.out.weight
-    assert len(torch.unique(model.lstm.bias_ih_l0.detach().view(-1, S), dim=0)) == 8
+    biases = model.get_parameter("lstm.bias_ih_l0").detach()
+    assert len(torch.unique(biases.view(-1, S), dim=0)) == 8
 
 
 def test_bad_arguments() -> None:

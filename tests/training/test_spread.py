@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from momos_rs.projection import MoMos
+from momos_rs.projection import INITS, MoMos
 from momos_rs.projection.random_numbers import exponential, natural_log, seed_of_projection
 
 MASK = (1 << 64) - 1
@@ -98,8 +98,8 @@ def test_spread_reaches_the_tails() -> None:
     spread = MoMos(4, capacity=0.05, method="spread")(heavy()).distortion
     assert spread < 0.6 * uniform_draw
     refined = {
-        init: MoMos(4, capacity=0.05, method="kmeans", init=init)(heavy()).distortion  # type: ignore[arg-type]
-        for init in ("random", "spread")
+        init: MoMos(4, capacity=0.05, method="kmeans", init=init)(heavy()).distortion
+        for init in INITS
     }
     assert refined["spread"] < 0.8 * refined["random"]
 
