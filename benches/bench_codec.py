@@ -32,9 +32,7 @@ from momos_rs.archive.streams import decode_stream, encode_stream
 from momos_rs.archive.writer import write_sections
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.mosaic.mosaic import mosaic_bound
-from momos_rs.packing import pack_model
-from momos_rs.packing.copies import find_copies
-from momos_rs.packing.maker import Maker
+from momos_rs.packing.pack_model import Packer
 from momos_rs.runtime.resources import Resources
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -90,18 +88,13 @@ def mosaic_bytes(model: Checkpoint) -> npt.NDArray[np.uint8]:
 def rows_of(name: str, path: Path, setting: str, options: dict[str, Any]) -> Iterator[list[str]]:
     source = checkpoint.read(path)
     one_thread = Resources(threads=1)
-    copies = find_copies(source, one_thread.team)
     best_rival = 0
     for precision in PRECISIONS:
-        chosen = packing.PackOptions(motif_dtype=precision, threads=1, **options)
-        _, members = pack_model._select(source, chosen, copies, chosen.block_size, one_thread.team)
-        found = pack_model._find_exact(source, members, chosen, copies, one_thread, None)
-        if found is not None:
-            mosaic, _, members = found
-        else:
-            made = Maker(source, members, copies, chosen, one_thread).make()
-            assert made.mosaic is not None
-            mosaic = made.mosaic
+        chosen = packing.PackOptions.of({**options, "motif_dtype": precision})
+        packer = Packer(source, chosen, one_thread)
+        found, made = packer.make(packer.select())
+        assert made.mosaic is not None
+        mosaic, members, copies = made.mosaic, found.indices, found.copies
         reference: list[npt.NDArray[np.uint8]] = []
         for effort in defaults.EFFORTS:
             file = io.BytesIO()

@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Literal
 
 __all__ = [
-    "BLOCKS_PER_MOTIF",
     "BLOCK_SIZE",
     "CAPACITY",
     "EFFORT",
     "EFFORTS",
     "FIXED_POINT_LOSS",
     "FORCE_ZERO",
+    "FREE_METHODS",
     "ITERATIONS",
     "METHOD",
-    "METHODS",
     "MOTIF_DTYPE",
     "MOTIF_DTYPES",
     "SEED",
@@ -25,16 +24,17 @@ __all__ = [
     "STEP_EXPONENT",
     "STRUCTURED_METHODS",
     "TOLERANCE",
+    "TRAINING_BLOCKS",
     "Effort",
-    "Method",
+    "MethodName",
     "MotifDtype",
 ]
 
-Method = Literal["kmeans", "random", "grid", "trellis"]
-"""How motifs are chosen: see :func:`momos_rs.build_mosaic` and :mod:`momos_rs.mosaic.grid`."""
+MethodName = Literal["kmeans", "random", "grid", "trellis", "exact"]
+"""How motifs are chosen: see :mod:`momos_rs.mosaic.methods`."""
 
-METHODS: tuple[Method, ...] = ("kmeans", "random")
-STRUCTURED_METHODS: tuple[Method, ...] = ("grid", "trellis")
+FREE_METHODS: tuple[MethodName, ...] = ("kmeans", "random")
+STRUCTURED_METHODS: tuple[MethodName, ...] = ("grid", "trellis")
 
 Effort = Literal["fast", "default", "best"]
 """How much time coding may take; every effort decodes to the same tensors."""
@@ -48,7 +48,7 @@ MOTIF_DTYPES: tuple[MotifDtype, ...] = ("auto", "float32", "float16", "bfloat16"
 
 BLOCK_SIZE = 4
 CAPACITY = 0.05
-METHOD: Method = "kmeans"
+METHOD: MethodName = "kmeans"
 # On a sentence encoder of 22.7M weights six iterations raise the cosine of its embeddings to the
 # original's from 0.974 to 0.984; later ones gain little.
 ITERATIONS = 6
@@ -56,9 +56,9 @@ TOLERANCE = 1e-5
 """K-means ends after an iteration that lowers the distortion by a smaller share. Six iterations are
 over before that on every model tried."""
 
-BLOCKS_PER_MOTIF = 256
-"""Motifs are refined on at most so many blocks each, as faiss does; that leaves alone what has a
-capacity of 1/256 or more."""
+TRAINING_BLOCKS = 256
+"""Motifs are refined on at most this many blocks each, as faiss does; a capacity of 1/256 or more
+is not affected."""
 
 SEED = 0
 FORCE_ZERO = True

@@ -4,7 +4,13 @@ Trouble with files themselves (missing, no permission, disk full) stays the stan
 :class:`OSError`.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
 __all__ = [
+    "Argument",
     "CorruptionError",
     "InsufficientDataError",
     "InvalidArgumentError",
@@ -12,6 +18,25 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedVersionError",
 ]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a function, as a part of the message of :class:`InvalidArgumentError`.
+
+    Python callers read ``memory='4G'``; the command line spells the same ``--memory 4G``.
+
+    Attributes:
+        name: Its name.
+        value: Its value; None to speak of the argument whatever its value.
+    """
+
+    name: str
+    value: Any = None
+
+    def __str__(self) -> str:
+        """The argument as Python code spells it."""
+        return self.name if self.value is None else f"{self.name}={self.value!r}"
 
 
 class MomosError(Exception):
@@ -31,7 +56,19 @@ class UnsupportedVersionError(MomosError):
 
 
 class InvalidArgumentError(MomosError, ValueError):
-    """The caller asked for something that has no meaning."""
+    """The caller asked for something that has no meaning.
+
+    Args:
+        *parts: The message: text, and the arguments it speaks of as :class:`Argument`.
+    """
+
+    def __init__(self, *parts: str | Argument) -> None:
+        super().__init__(*parts)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        """The message, arguments spelled as in Python."""
+        return "".join(map(str, self.parts))
 
 
 class UnsafeFileError(MomosError):

@@ -47,7 +47,7 @@ def test_the_package_is_typed() -> None:
     assert Path(momos_rs.__file__).with_name("py.typed").exists()
 
 
-@pytest.mark.parametrize("name", errors.__all__)
+@pytest.mark.parametrize("name", [each for each in errors.__all__ if each != "Argument"])
 def test_errors_survive_pickling_under_one_base(name: str) -> None:
     error = getattr(errors, name)("what happened")
     restored = pickle.loads(pickle.dumps(error))
@@ -56,6 +56,13 @@ def test_errors_survive_pickling_under_one_base(name: str) -> None:
     assert isinstance(error, errors.MomosError)
     assert issubclass(errors.InvalidArgumentError, ValueError)
     assert issubclass(errors.InsufficientDataError, errors.CorruptionError)
+
+
+def test_an_error_and_its_arguments_survive_pickling() -> None:
+    error = errors.InvalidArgumentError("give ", errors.Argument("memory", "4G"))
+    restored = pickle.loads(pickle.dumps(error))
+    assert restored.parts == error.parts
+    assert str(restored) == "give memory='4G'"
 
 
 def test_importing_the_package_imports_no_torch() -> None:

@@ -19,6 +19,7 @@ from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.checkpoint.safetensors_layout import parse_header
 from momos_rs.cli.main import group
 from momos_rs.mosaic.grid import GridPacker, geometries
+from momos_rs.mosaic.methods import Grid, Trellis
 from support.models import checkpoint_of, small_model
 
 
@@ -116,7 +117,7 @@ def test_archives_do_not_depend_on_threads() -> None:
 def test_the_order_of_taps_is_found() -> None:
     values = convolution()
     model = checkpoint_of({"w": values})
-    packer = GridPacker(model, [0], method="trellis")
+    packer = GridPacker(model, [0], Trellis())
     best = packer.at(0.1)
     plain = min(
         _core.quantise_to_grid(as_bytes(values), "F32", geometry, packer.steps(0.1)[0], states=64)
@@ -132,7 +133,7 @@ def test_a_trellis_takes_less_error_for_the_same_bytes() -> None:
     model = checkpoint_of({"w": rng.standard_normal((200, 100)).astype(np.float32)})
     errors_at = {}
     for method in ("grid", "trellis"):
-        packer = GridPacker(model, [0], method=method)
+        packer = GridPacker(model, [0], Grid() if method == "grid" else Trellis())
         mosaic = packer.at(0.5)
         errors_at[method] = (mosaic.nbytes, mosaic.relative_error)
     (grid_bytes, grid_error), (bytes_, error) = errors_at["grid"], errors_at["trellis"]
@@ -149,9 +150,9 @@ def test_a_sensitive_tensor_is_kept_nearer(tmp_path: Path) -> None:
         {name: rng.standard_normal((60, 50)).astype(np.float32) for name in ("a", "b")}
     )
     for method in ("trellis", "kmeans"):
-        plain = tensor_errors(model, packing.pack(model, method=method, bits=5, iterations=4))
+        plain = tensor_errors(model, packing.pack(model, method=method, bits=5))
         weights = {"a": 100.0, "b": 1.0}
-        archive = packing.pack(model, method=method, bits=5, iterations=4, sensitivity=weights)
+        archive = packing.pack(model, method=method, bits=5, sensitivity=weights)
         a, b = tensor_errors(model, archive)
         assert a < 0.8 * plain[0]
         assert b > plain[1]
@@ -169,7 +170,7 @@ def test_sensitive_weights_are_kept_nearer() -> None:
         return float((importance * (values - decoded) ** 2).sum())
 
     for method in ("trellis", "grid", "kmeans"):
-        options: dict[str, Any] = {"method": method, "bits": 4, "iterations": 4, "block_size": 2}
+        options: dict[str, Any] = {"method": method, "bits": 4, "block_size": 2}
         plain = weighted_error(packing.pack(model, **options))
         weighted = weighted_error(packing.pack(model, sensitivity={"w": importance}, **options))
         assert weighted < 0.97 * plain

@@ -51,7 +51,7 @@ def archive(
     request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("archive") / "model.momos"
-    options: dict[str, Any] = {"motifs": 200, "iterations": 0, "method": "random"}
+    options: dict[str, Any] = {"motifs": 200, "method": "random"}
     momos_rs.pack_file(
         model, path, **({"lossless": True} if request.param == "lossless" else options)
     )

@@ -224,8 +224,8 @@ def test_the_command_line_is_refused_once(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"method": "grid"}, "method grid cannot be divided over processes"),
-        ({"target_ratio": 9.0}, "cannot be sought by several processes"),
-        ({"sensitivity": {"weight": 1.0}}, "a sensitivity cannot be heeded"),
+        ({"target_ratio": 9.0}, r"target_ratio=9\.0 cannot be searched for by several"),
+        ({"sensitivity": {"weight": 1.0}}, "several processes cannot use a sensitivity"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     state = {f"w{index}": torch.randn(100, 200) for index in range(3)}
     torch.save(state | {"large": torch.randn(600, 1000)}, folder / "model.pt")
-    momos_rs.pack_file(folder / "model.pt", iterations=0, method="random")
+    momos_rs.pack_file(folder / "model.pt", method="random")
     return folder
 
 

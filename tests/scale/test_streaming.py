@@ -318,7 +318,7 @@ def test_too_little_memory_is_refused_in_one_line_that_says_how_much_would_do() 
     text = str(caught.value)
     assert "\n" not in text
     assert "5,000 motifs of 4 values" in text
-    enough = text.split("--memory ")[1].split(")")[0]
+    enough = text.split("memory='")[1].split("'")[0]
     assert packing.pack(model, memory=enough) == packing.pack(model)
     with pytest.raises(errors.InvalidArgumentError, match="not a size"):
         packing.pack(model, memory="much")

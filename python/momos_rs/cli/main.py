@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 import click
 
-from momos_rs.errors import MomosError
+from momos_rs.errors import InvalidArgumentError, MomosError
 
+from .arguments import in_options
 from .console import debugging
 
 __all__ = ["group", "main"]
@@ -144,7 +145,7 @@ def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> 
 
 
 def _message(error: Exception) -> str:
-    text = str(error)
+    text = in_options(error) if isinstance(error, InvalidArgumentError) else str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return _one_line(text) or type(error).__name__

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from momos_rs import defaults
+from momos_rs.packing.options import PackOptions
 from momos_rs.packing.pack_model import pack_file
 from momos_rs.packing.report import PackReport
 from momos_rs.runtime.team import SOLO, Team
 
+from .arguments import given, refusing_command_line
 from .console import (
     debug_option,
     format_bytes,
@@ -58,7 +60,7 @@ WORST_TENSORS = 5
 )
 @click.option(
     "--method",
-    type=click.Choice([*defaults.METHODS, *defaults.STRUCTURED_METHODS]),
+    type=click.Choice([*defaults.FREE_METHODS, *defaults.STRUCTURED_METHODS]),
     default=defaults.METHOD,
     show_default=True,
     help="How motifs are chosen: drawn from the blocks, refined from there, or the points of a "
@@ -69,7 +71,7 @@ WORST_TENSORS = 5
     type=click.IntRange(0),
     default=defaults.ITERATIONS,
     show_default=True,
-    help="Most iterations of k-means; of batches with --mini-batch.",
+    help="Maximum number of iterations of k-means; with --mini-batch, the number of batches.",
 )
 @click.option(
     "--tolerance",
@@ -81,16 +83,16 @@ WORST_TENSORS = 5
 @click.option(
     "--training-blocks",
     type=click.IntRange(0),
-    default=defaults.BLOCKS_PER_MOTIF,
+    default=defaults.TRAINING_BLOCKS,
     show_default=True,
-    help="Refine motifs on at most so many blocks per motif, where there are more than twice "
-    "those and two million; 0 for all blocks.",
+    help="Refine motifs on at most this many blocks per motif, where there are more than twice as "
+    "many and two million; 0 for all blocks.",
 )
 @click.option(
     "--mini-batch",
     type=click.IntRange(0),
     default=0,
-    help="Let every iteration of k-means look at so many blocks only, drawn at random.",
+    help="Let every iteration of k-means look at this many blocks only, drawn at random.",
 )
 @click.option(
     "--seed",
@@ -165,9 +167,8 @@ def run(
     *,
     model: Path,
     output: Path | None,
-    capacity: float | None,
-    motifs: int | None,
     force: bool,
+    allow_pickle: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -178,25 +179,25 @@ def run(
         team: The processes that pack together; the first one reports.
         model: As the arguments of the command, like those that follow.
         output: The archive.
-        capacity: Motifs per block.
-        motifs: Number of motifs.
         force: Whether to replace an existing archive.
+        allow_pickle: Whether the model may run code of its own.
         as_json: Whether to print JSON.
         quiet: Whether to print nothing.
-        **options: As the attributes of :class:`~momos_rs.packing.PackOptions`.
+        **options: See :class:`~momos_rs.packing.options.PackKeywords`; those that are not given on
+            the command line do not count.
     """
-    if capacity is not None and motifs is not None:
-        raise click.UsageError("give either --capacity or --motifs, not both")
+    keywords = given(options)
+    with refusing_command_line():
+        PackOptions.of(keywords)
     with progress_bar(enabled=team.is_first and not (quiet or as_json)) as progress:
         report = pack_file(
             model,
             output,
             overwrite=force,
-            capacity=defaults.CAPACITY if capacity is None else capacity,
-            motifs=motifs,
+            allow_pickle=allow_pickle,
             team=team,
             progress=progress,
-            **options,
+            **keywords,
         )
     if not team.is_first:
         return

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from momos_rs import checkpoint, defaults
-from momos_rs.packing.plan import BLOCK_SIZES, CAPACITIES, METHODS, STEPS, Plan
+from momos_rs.packing.plan import BLOCK_SIZES, CAPACITIES, PLAN_METHODS, STEPS, Plan
 from momos_rs.packing.plan import plan as make_plan
 from momos_rs.plots.plan import plot_plan
 from momos_rs.plots.style import check_format, save
 from momos_rs.runtime.atomic_file import check_target, replacing
 
+from .arguments import given
 from .console import debug_option, format_bytes, format_table, json_option, print_json, progress_bar
 
 __all__ = ["plan"]
@@ -51,7 +52,7 @@ class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if isinstance(value, tuple):
             return value
         names = tuple(str(value).split(","))
-        known = (*defaults.METHODS, *defaults.STRUCTURED_METHODS)
+        known = (*defaults.FREE_METHODS, *defaults.STRUCTURED_METHODS)
         for name in names:
             if name not in known:
                 self.fail(f"{name!r} is none of {', '.join(known)}", param, ctx)
@@ -60,7 +61,7 @@ class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--methods", type=_Methods(), default=METHODS, show_default=True)
+@click.option("--methods", type=_Methods(), default=PLAN_METHODS, show_default=True)
 @click.option(
     "-s",
     "--block-sizes",
@@ -89,7 +90,7 @@ class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     type=click.IntRange(0),
     default=defaults.ITERATIONS,
     show_default=True,
-    help="Most iterations of k-means.",
+    help="Maximum number of iterations of k-means.",
 )
 @click.option(
     "--step-exponent",
@@ -131,7 +132,7 @@ def plan(
         check_format(plot)
     with progress_bar(enabled=not as_json) as progress:
         result = make_plan(
-            checkpoint.read(model, allow_pickle=allow_pickle), progress=progress, **options
+            checkpoint.read(model, allow_pickle=allow_pickle), progress=progress, **given(options)
         )
     try:
         if plot is not None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +19,20 @@ from momos_rs.runtime.resources import (
     BLOCKS_PER_BATCH,
     BlockPlan,
     Resources,
-    memory_budget,
     new_indices,
 )
 from momos_rs.runtime.team import Team
 
 from .block_stream import Blocks
 from .distinct_blocks import find_distinct
-from .lloyd import Lloyd, Training
-from .mosaic import Mosaic, Motifs, common_dtype, motif_count
-from .motif_precision import apply_precision, check_motif_dtype
+from .lloyd import Assignment, Lloyd
+from .methods import FreeMotifs, KMeans, RandomMotifs, make_method
+from .mosaic import Mosaic, Motifs, common_dtype
+from .motif_precision import apply_precision
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
 
 __all__ = [
     "build_mosaic",
@@ -45,23 +45,30 @@ Refine: TypeAlias = "Callable[[Lloyd, Motifs], tuple[Motifs, list[float]]]"
 """An algorithm with the arguments of :meth:`Lloyd.refine <momos_rs.mosaic.lloyd.Lloyd.refine>`."""
 
 
+class MosaicKeywords(TypedDict, total=False):
+    """The settings of :class:`~momos_rs.mosaic.methods.KMeans` and
+    :class:`~momos_rs.mosaic.methods.RandomMotifs` as keywords."""
+
+    block_size: int
+    capacity: float | None
+    motifs: int | None
+    seed: int
+    force_zero: bool
+    motif_dtype: defaults.MotifDtype
+    iterations: int
+    tolerance: float
+    training_blocks: int
+    mini_batch: int
+
+
 def build_mosaic(
     tensors: Sequence[npt.NDArray[np.floating[Any]] | torch.Tensor],
     *,
-    block_size: int = defaults.BLOCK_SIZE,
-    capacity: float = defaults.CAPACITY,
-    motifs: int | None = None,
-    method: defaults.Method = defaults.METHOD,
-    iterations: int = defaults.ITERATIONS,
-    seed: int = defaults.SEED,
-    force_zero: bool = defaults.FORCE_ZERO,
-    motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
-    tolerance: float = defaults.TOLERANCE,
-    training_blocks: int = defaults.BLOCKS_PER_MOTIF,
-    mini_batch: int = 0,
+    method: defaults.MethodName | KMeans | RandomMotifs = defaults.METHOD,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    **settings: Unpack[MosaicKeywords],
 ) -> Mosaic:
     """Represents tensors by a mosaic.
 
@@ -74,27 +81,13 @@ def build_mosaic(
     Args:
         tensors: Arrays or tensors of types of :data:`momos_rs.dtypes.MOSAIC_DTYPES`, any shapes,
             all values finite.
-        block_size: Values per block, s, from 1 to 4096.
-        capacity: Motifs per block, c; ignored if ``motifs`` is given.
-        motifs: Number of motifs, k; at most m are used.
-        method: ``"kmeans"`` or ``"random"``.
-        iterations: Most iterations of Lloyd's algorithm; with ``mini_batch``, the number of
-            batches.
-        seed: Seed of the draw, 0 to 2^64 - 1.
-        force_zero: Whether the zero block is a motif.
-        motif_dtype: The precision of motifs that do not represent their blocks exactly: a type,
-            or ``"fixed"`` for whole multiples of a step that adds at most 2% to the distortion,
-            which ``"auto"`` chooses if they need fewer bits than the type of the tensors.
-        tolerance: Lloyd's algorithm ends after an iteration that lowers the distortion by a
-            smaller share; 0 to end only where no motif moves.
-        training_blocks: Motifs are refined on at most so many blocks per motif (and on a million
-            in any case), drawn at random, where there are more than twice those; 0 for all blocks.
-        mini_batch: If not 0, every iteration looks at so many blocks only, drawn at random, and
-            moves each motif to the mean of all blocks it was given so far (Sculley, 2010).
+        method: ``"kmeans"`` or ``"random"``, or a :class:`~momos_rs.mosaic.methods.KMeans` or
+            :class:`~momos_rs.mosaic.methods.RandomMotifs`.
         memory: Bytes of memory to use besides the tensors, or a size like ``"4G"``; half of what
             is free by default. The result does not depend on it.
         threads: Number of threads; all cores by default. The result does not depend on it.
         progress: Called while work goes on.
+        **settings: The attributes of the method, unless it is an object.
 
     Returns:
         The mosaic; blocks are assigned to motifs of their final precision.
@@ -104,25 +97,19 @@ def build_mosaic(
     """
     from momos_rs.checkpoint import from_state_dict
 
+    chosen = make_method(method, settings)
+    if not isinstance(chosen, FreeMotifs) or chosen.targets:
+        raise InvalidArgumentError(
+            "build_mosaic makes kmeans and random motifs, and reaches no target"
+        )
     named = {f"tensors[{index}]": tensor for index, tensor in enumerate(tensors)}
     model = from_state_dict(named, source="build_mosaic")
     bases = []
     for entry in model.entries:
         base = model.bases[entry.base]
         bases.append(Base(base.dtype, entry.numel, functools.partial(_read_entry, entry, base)))
-    return mosaic_of_bases(
-        bases,
-        block_size=block_size,
-        capacity=capacity,
-        motifs=motifs,
-        method=method,
-        training=Training(iterations, tolerance, training_blocks, mini_batch),
-        seed=seed,
-        force_zero=force_zero,
-        motif_dtype=motif_dtype,
-        resources=Resources(memory=memory_budget(memory), threads=threads),
-        progress=progress,
-    )
+    resources = Resources(memory=memory, threads=threads)
+    return mosaic_of_bases(bases, chosen, resources=resources, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +136,17 @@ class _Part:
         """The mosaic of its own bases."""
         own = tuple(elements[slice(*self.bases)])
         return Mosaic(motifs, self.indices[: self.blocks.own], own, known.pop("dtype"), k, **known)
+
+    def assignment(self, largest: float, progress: Callable[[int], object]) -> Assignment:
+        """Its blocks, to be assigned to motifs."""
+        return Assignment(
+            blocks=self.blocks,
+            indices=self.indices,
+            largest=largest,
+            plan=self.plan,
+            resources=self.resources,
+            progress=progress,
+        )
 
     def distinct(self, limit: int, report: Progress) -> Motifs | None:
         """The different blocks of all processes, if there are at most so many."""
@@ -202,15 +200,8 @@ def own_bases(bases: Sequence[Base], block_size: int, team: Team) -> tuple[int, 
 
 def mosaic_of_bases(
     bases: Sequence[Base],
+    method: FreeMotifs,
     *,
-    block_size: int,
-    capacity: float,
-    motifs: int | None,
-    method: defaults.Method,
-    training: Training,
-    seed: int,
-    force_zero: bool,
-    motif_dtype: defaults.MotifDtype = defaults.MOTIF_DTYPE,
     refine: Refine = Lloyd.refine,
     per_block: int = 0,
     resources: Resources | None = None,
@@ -222,71 +213,33 @@ def mosaic_of_bases(
 
     Args:
         bases: The tensors.
-        block_size: As of :func:`build_mosaic`, like those that follow.
-        capacity: Motifs per block.
-        motifs: Number of motifs.
-        method: How motifs are chosen.
-        training: How they are refined.
-        seed: Seed of the draw.
-        force_zero: Whether the zero block is a motif.
-        motif_dtype: The precision of motifs.
+        method: How motifs are chosen; of a target, only the default capacity is made.
         refine: What takes the place of Lloyd's algorithm.
         per_block: Bytes that it takes besides for each block in memory.
         resources: What may be used.
         progress: Called while work goes on.
 
     Raises:
-        InvalidArgumentError: If an argument is out of its range, there are no blocks, or the
-            memory is not enough.
+        InvalidArgumentError: If there are no blocks, or the memory is not enough.
     """
-    if method not in defaults.METHODS:
-        raise InvalidArgumentError(
-            f"method must be one of {', '.join(defaults.METHODS)}, not {method!r}"
-        )
-    check_motif_dtype(motif_dtype)
-    resources = resources or Resources()
     report = progress or (lambda _phase, _done, _total: None)
     elements = [base.numel for base in bases]
-    m = sum(_core.block_count(each, block_size) for each in elements)
+    m = sum(_core.block_count(each, method.block_size) for each in elements)
     if m == 0:
         raise InvalidArgumentError("there are no weights to make a mosaic of")
-    if motifs is not None and motifs < 1:
-        raise InvalidArgumentError(f"the number of motifs must be at least 1, not {motifs}")
-    k = min(motifs, m) if motifs is not None else motif_count(m, capacity)
-    part = _part(bases, block_size, k, resources, per_block=per_block)
-
+    k = method.motif_count(m)
+    part = _part(bases, method.block_size, k, resources or Resources(), per_block=per_block)
     distinct = part.distinct(k, report)
     if distinct is not None:
         return part.mosaic(distinct, elements, k, dtype=part.common, exact=True)
-
-    chosen = _core.select_blocks(m, k, seed, force_zero=force_zero)
-    drawn, largest = part.blocks.take(chosen)
-    table = resources.team.concatenate(drawn)
-    if force_zero:
-        table = np.concatenate([np.zeros((1, block_size), table.dtype), table])
-    lloyd = Lloyd(
-        blocks=part.blocks,
-        indices=part.indices,
-        largest=resources.team.largest(largest),
-        training=training,
-        plan=part.plan,
-        resources=resources,
-        seed=seed,
-        fixed_zero=force_zero,
-        progress=lambda done: report("assign", done, len(part.blocks)),
-    )
+    table, largest = _drawn(part, method, m, k)
+    assignment = part.assignment(largest, lambda done: report("assign", done, len(part.blocks)))
     distortions: list[float] = []
-    if method == "random" or training.iterations == 0:
-        lloyd.assign(table)
+    if isinstance(method, KMeans) and method.iterations:
+        table, distortions = refine(_lloyd(assignment, method, len(table), report), table)
     else:
-        searches = lloyd.searches(len(table))
-        refining = dataclasses.replace(
-            lloyd, progress=lambda done: report("refine motifs", done, searches)
-        )
-        table, distortions = refine(refining, table)
-    precise = apply_precision(
-        part.blocks, table, part.indices, part.common, motif_dtype, lloyd.assign, resources.team
-    )
+        assignment.assign(table)
+    precise = apply_precision(assignment, table, part.common, method.motif_dtype)
     return part.mosaic(
         precise.table,
         elements,
@@ -296,6 +249,32 @@ def mosaic_of_bases(
         distortions=tuple(distortions),
         step=precise.step,
     )
+
+
+def _drawn(part: _Part, method: FreeMotifs, m: int, k: int) -> tuple[Motifs, float]:
+    """Motifs drawn from all m blocks, and the largest magnitude of these."""
+    chosen = _core.select_blocks(m, k, method.seed, force_zero=method.force_zero)
+    drawn, largest = part.blocks.take(chosen)
+    team = part.resources.team
+    table = team.concatenate(drawn)
+    if method.force_zero:
+        table = np.concatenate([np.zeros((1, method.block_size), table.dtype), table])
+    return table, team.largest(largest)
+
+
+def _lloyd(assignment: Assignment, method: KMeans, motifs: int, report: Progress) -> Lloyd:
+    """Lloyd's algorithm on blocks, with a progress of its own."""
+    lloyd = Lloyd(
+        blocks=assignment.blocks,
+        indices=assignment.indices,
+        largest=assignment.largest,
+        plan=assignment.plan,
+        resources=assignment.resources,
+        progress=lambda done: report("refine motifs", done, searches),
+        method=method,
+    )
+    searches = lloyd.searches(motifs)
+    return lloyd
 
 
 def exact_mosaic_of_bases(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from momos_rs import _core
 from momos_rs.checkpoint import Base
 from momos_rs.dtypes import dtype
+from momos_rs.runtime.resources import Resources
 
 from .mosaic import mosaic_bound
 
@@ -50,14 +51,14 @@ class ExactMosaic:
 
 
 def find_exact_mosaic(
-    bases: Sequence[Base], block_size: int, *, threads: int | None = None
+    bases: Sequence[Base], block_size: int, resources: Resources | None = None
 ) -> ExactMosaic | None:
     """The block size by which tensors are a mosaic of few motifs, by an estimate.
 
     Args:
         bases: Tensors of types of :data:`momos_rs.dtypes.MOSAIC_DTYPES`.
         block_size: The size to prefer.
-        threads: Number of threads.
+        resources: What may be used; of several processes, each looks by itself.
 
     Returns:
         The mosaic with the smallest bound, or None if none is worthwhile. Whether it is exact is
@@ -65,6 +66,7 @@ def find_exact_mosaic(
     """
     if not bases:
         return None
+    threads = None if resources is None else resources.threads
     single = _estimate(bases, 1, threads)
     # The values of k motifs of s values are at most k * s, so if single values hardly repeat, no
     # blocks do.

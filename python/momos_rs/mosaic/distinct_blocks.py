@@ -61,7 +61,7 @@ def find_distinct(
     own_numbers = None
     start = 0
     for rank, count in enumerate(counts):
-        numbers = together.add(everywhere[start : start + count])
+        numbers = together.add(everywhere[start : start + count], threads=resources.threads)
         if numbers is None:
             return None
         if rank == team.rank:

@@ -31,17 +31,14 @@ from momos_rs.checkpoint.model import Base, Checkpoint
 from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.progress import Progress
+from momos_rs.runtime.resources import Resources
 
+from .methods import Sensitivity, StructuredMotifs
 from .mosaic import Mosaic, Motifs, common_dtype
 
-__all__ = ["GridMosaic", "GridPacker", "Sensitivity"]
+__all__ = ["GridMosaic", "GridPacker", "geometries", "mosaic_of_blocks"]
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
-
-Sensitivity: TypeAlias = "float | npt.NDArray[np.float32]"
-"""How much the squared error of a tensor's elements counts: one number, or one per element."""
-
-STATES: Mapping[str, int] = {"grid": 1, "trellis": 64}
 
 TRIAL_ELEMENTS = 1 << 21
 """Tensors of up to this many elements are tried in several orders."""
@@ -158,12 +155,13 @@ class GridPacker:
     Args:
         model: The model.
         members: The bases to pack.
-        method: ``"grid"`` or ``"trellis"``.
-        exponent: A tensor's step is proportional to its root mean square to this power.
+        method: A :class:`~momos_rs.mosaic.methods.Grid` or
+            :class:`~momos_rs.mosaic.methods.Trellis`; its block size, step and targets do not
+            matter here.
         economy: How much bits count, as a multiple of the best trade-off at high rates.
         sensitivities: By number of a base, how much its errors count; its step then follows from
             that instead of the root mean square.
-        threads: Number of threads; all cores by default. The result does not depend on it.
+        resources: What may be used. The result does not depend on it.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range.
@@ -173,27 +171,21 @@ class GridPacker:
         self,
         model: Checkpoint,
         members: Sequence[int],
+        method: StructuredMotifs,
         *,
-        method: str,
-        exponent: float = defaults.STEP_EXPONENT,
         economy: float = 1.0,
         sensitivities: Mapping[int, Sensitivity] | None = None,
-        threads: int | None = None,
+        resources: Resources | None = None,
     ) -> None:
-        if method not in STATES:
-            raise InvalidArgumentError(f"method must be one of {', '.join(STATES)}, not {method!r}")
-        if not math.isfinite(exponent):
-            raise InvalidArgumentError(f"the exponent of the step must be finite, not {exponent}")
-        self.method = method
-        self._states = STATES[method]
+        self._states = method.states
         self._economy = economy
-        self._threads = threads
+        self._threads = None if resources is None else resources.threads
         self._sensitivities = sensitivities
         shapes = {
             entry.base: entry.shape for entry in reversed(model.entries) if entry.strides is None
         }
         bases = [model.bases[index] for index in members]
-        surveys = self._map(lambda base: _core.survey_tensor(base.read(), base.dtype), bases)
+        surveys = self._map(self._survey, bases)
         squares = [survey["sum_of_squares"] for survey in surveys]
         self.elements = sum(base.numel for base in bases)
         self.rms = math.sqrt(sum(squares) / max(self.elements, 1))
@@ -212,7 +204,7 @@ class GridPacker:
                 scale = math.sqrt(average / mean) if mean > 0 else _WEIGHT_RANGE
                 scale = min(max(scale, 1 / _WEIGHT_RANGE), _WEIGHT_RANGE)
             else:
-                scale = (rms / self.rms) ** exponent if rms > 0 else 1.0
+                scale = (rms / self.rms) ** method.exponent if rms > 0 else 1.0
             shape = shapes.get(index, (base.numel,))
             self._members.append(_Member(base, shape, scale, each))
 
@@ -308,6 +300,9 @@ class GridPacker:
             ),
             range(len(self._members)),
         )
+
+    def _survey(self, base: Base) -> _core._Survey:
+        return _core.survey_tensor(base.read(), base.dtype, threads=self._threads)
 
     def _map(self, function: Callable[..., T], items: Iterable[object]) -> list[T]:
         with ThreadPoolExecutor(self._threads or os.cpu_count()) as pool:

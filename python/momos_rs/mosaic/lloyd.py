@@ -20,96 +20,85 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from momos_rs import _core, defaults
-from momos_rs.errors import InvalidArgumentError
+from momos_rs import _core
 from momos_rs.runtime.resources import BlockPlan, Resources, new_indices, release
 
 from .block_stream import Blocks, BlockSource, Floats, Sample, as_working
+from .methods import KMeans
 
-__all__ = ["LEAST_TRAINING_BLOCKS", "Lloyd", "Training", "assign"]
+__all__ = ["Assignment", "Lloyd", "assign"]
 
 Indices = npt.NDArray[np.uint32]
 
-LEAST_TRAINING_BLOCKS = 1 << 20
-"""Samples for refining motifs are no smaller than this: a search of so many takes a second."""
 
-
-@dataclass(frozen=True)
-class Training:
-    """How motifs are refined.
-
-    Attributes:
-        iterations: Most iterations; with ``mini_batch``, the number of batches.
-        tolerance: To stop after an iteration that lowers the distortion by a smaller share.
-        blocks_per_motif: To refine on at most that many blocks per motif, drawn at random, if
-            there are more than twice those (and :data:`LEAST_TRAINING_BLOCKS`); 0 for all blocks.
-        mini_batch: Most blocks of a batch, 0 to use all blocks in every iteration.
-    """
-
-    iterations: int = defaults.ITERATIONS
-    tolerance: float = defaults.TOLERANCE
-    blocks_per_motif: int = defaults.BLOCKS_PER_MOTIF
-    mini_batch: int = 0
-
-    def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise InvalidArgumentError(f"iterations must be at least 0, not {self.iterations}")
-        if not 0 <= self.tolerance < 1:
-            raise InvalidArgumentError(
-                f"the tolerance must be at least 0 and below 1, not {self.tolerance}"
-            )
-        if self.blocks_per_motif < 0:
-            raise InvalidArgumentError(
-                f"blocks per motif must be at least 0, not {self.blocks_per_motif}"
-            )
-        if self.mini_batch < 0:
-            raise InvalidArgumentError(f"a mini-batch has at least 0 blocks, not {self.mini_batch}")
-
-    def sample_width(self, blocks: int, motifs: int) -> int:
-        """Of how many blocks one is looked at in an iteration."""
-        wanted = self.mini_batch or self.blocks_per_motif * motifs
-        if wanted == 0:
-            return 1
-        if self.mini_batch == 0:
-            wanted = max(wanted, LEAST_TRAINING_BLOCKS)
-            if blocks <= 2 * wanted:
-                return 1
-        return max(-(-blocks // wanted), 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Lloyd:
-    """Blocks whose motifs are to be refined.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Assignment:
+    """Blocks that are assigned to their nearest motifs.
 
     Attributes:
         blocks: The blocks of this process.
         indices: The motif of each block, which is found in place.
         largest: The largest magnitude of the blocks of all processes.
-        training: How to go about it.
         plan: How to go through the blocks.
         resources: What may be used.
-        seed: Seed of the draw of blocks to look at.
-        fixed_zero: Whether motif 0 stays where it is.
         progress: Called with the number of blocks assigned so far, over all iterations.
     """
 
     blocks: Blocks
     indices: Indices
     largest: float
-    training: Training
     plan: BlockPlan
     resources: Resources
-    seed: int
-    fixed_zero: bool
     progress: Callable[[int], object] | None = None
 
+    def assign(self, motifs: Floats, *, after: int = 0) -> Indices:
+        """The nearest motif of every block, in place.
+
+        Args:
+            motifs: The motifs.
+            after: Number of blocks assigned before, for the progress.
+        """
+        return assign(
+            self.blocks,
+            self.search(motifs, self.blocks.total),
+            self.indices,
+            threads=self.resources.threads,
+            progress=self.counting(after),
+        )
+
+    def search(self, motifs: Floats, blocks: int, kernel: str | None = None) -> _core.MotifSearch:
+        """Motifs made ready for a search by that many blocks."""
+        return _core.MotifSearch(
+            motifs,
+            blocks=blocks,
+            largest=self.largest,
+            kernel=kernel,
+            threads=self.resources.threads,
+        )
+
+    def counting(self, before: int) -> Callable[[int], object] | None:
+        """The progress of a search after that many blocks."""
+        progress = self.progress
+        return None if progress is None else lambda done: progress(before + done)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lloyd(Assignment):
+    """Blocks whose motifs are refined.
+
+    Attributes:
+        method: How.
+    """
+
+    method: KMeans
+
     def searches(self, motifs: int) -> int:
-        """How many blocks will be assigned at the most, to refine that many motifs."""
-        m, training = len(self.blocks), self.training
-        width = training.sample_width(self.blocks.total, motifs)
-        if training.mini_batch:
-            return m + training.iterations * (m // width)
-        return (m // width) * (training.iterations + 1) + (m if width > 1 else 0)
+        """Maximum number of blocks that are assigned to refine that many motifs."""
+        m, method = len(self.blocks), self.method
+        width = method.sample_width(self.blocks.total, motifs)
+        if method.mini_batch:
+            return m + method.iterations * (m // width)
+        return (m // width) * (method.iterations + 1) + (m if width > 1 else 0)
 
     def refine(self, motifs: Floats) -> tuple[Floats, list[float]]:
         """Refines motifs and finds the nearest of them for every block.
@@ -121,9 +110,9 @@ class Lloyd:
             The motifs, and the distortion before the first and after every iteration: that of the
             blocks looked at, as a multiple of what all of them would add up to.
         """
-        total, training = self.blocks.total, self.training
-        width = training.sample_width(total, len(motifs))
-        if training.mini_batch:
+        total, method = self.blocks.total, self.method
+        width = method.sample_width(total, len(motifs))
+        if method.mini_batch:
             motifs, distortions = self._by_batches(motifs, width)
         elif width == 1:
             return self._iterate(self.blocks, self.blocks.own, self.indices, total, motifs)
@@ -132,35 +121,11 @@ class Lloyd:
         self.assign(motifs, after=self.searches(len(motifs)) - len(self.blocks))
         return motifs, distortions
 
-    def assign(self, motifs: Floats, *, after: int = 0) -> Indices:
-        """The nearest motif of every block, in place.
-
-        Args:
-            motifs: The motifs.
-            after: Number of blocks assigned before, for the progress.
-        """
-        return assign(
-            self.blocks,
-            self._search(motifs, self.blocks.total),
-            self.indices,
-            threads=self.resources.threads,
-            progress=self._counting(after),
-        )
-
-    def _search(self, motifs: Floats, blocks: int, kernel: str | None = None) -> _core.MotifSearch:
-        return _core.MotifSearch(
-            motifs,
-            blocks=blocks,
-            largest=self.largest,
-            kernel=kernel,
-            threads=self.resources.threads,
-        )
-
     def _by_sample(self, motifs: Floats, width: int) -> tuple[Floats, list[float]]:
         count = -(-self.blocks.total // width)
         # Where it takes no more memory than a chunk of the blocks would, it is kept.
         fits = not self.plan.keep and len(self.blocks) // width <= self.plan.chunk
-        sample = Sample(self.blocks, width, self.seed, keep=fits)
+        sample = Sample(self.blocks, width, self.method.seed, keep=fits)
         indices = new_indices(len(sample), self.plan, self.resources.folder)
         motifs, distortions = self._iterate(sample, len(sample), indices, count, motifs)
         return motifs, [distortion * (self.blocks.total / count) for distortion in distortions]
@@ -173,15 +138,15 @@ class Lloyd:
         kernel = None
         done = 0
         distortions: list[float] = []
-        for iteration in range(self.training.iterations + 1):
-            search = self._search(motifs, total, kernel)
+        for iteration in range(self.method.iterations + 1):
+            search = self.search(motifs, total, kernel)
             for start, blocks in source.chunks():
                 found = search.nearest(
                     blocks,
                     previous=None if moved is None else indices[start : start + len(blocks)],
                     moved=moved,
                     threads=self.resources.threads,
-                    progress=self._counting(done),
+                    progress=self.counting(done),
                 )
                 indices[start : start + len(blocks)] = found
                 done += len(blocks)
@@ -193,7 +158,7 @@ class Lloyd:
             kernel = search.kernel
             del search
             self._pass_on(clusters, source, own, indices)
-            if iteration == self.training.iterations:
+            if iteration == self.method.iterations:
                 distortions.append(self._distortion(clusters, motifs))
                 break
             means, moved, distortion = self._move(clusters, motifs)
@@ -204,11 +169,7 @@ class Lloyd:
         return motifs, distortions
 
     def _has_settled(self, before: float, after: float) -> bool:
-        return before - after < self.training.tolerance * before
-
-    def _counting(self, before: int) -> Callable[[int], object] | None:
-        progress = self.progress
-        return None if progress is None else lambda done: progress(before + done)
+        return before - after < self.method.tolerance * before
 
     def _add(self, clusters: _core.Clusters, blocks: Floats, indices: Indices) -> None:
         if len(blocks):
@@ -249,7 +210,7 @@ class Lloyd:
         team = self.resources.team
         if team.is_last:
             means, moved, before = clusters.move_motifs(
-                motifs, fixed=int(self.fixed_zero), threads=self.resources.threads
+                motifs, fixed=int(self.method.force_zero), threads=self.resources.threads
             )
         else:
             clusters.clear()
@@ -264,13 +225,13 @@ class Lloyd:
         clusters = _core.Clusters(len(motifs), self.blocks.block_size, largest=self.largest)
         seen = np.zeros((len(motifs), 1))
         distortions = []
-        for batch in range(self.training.iterations):
-            sample = Sample(self.blocks, width, (self.seed + 1 + batch) % 2**64)
+        for batch in range(self.method.iterations):
+            sample = Sample(self.blocks, width, (self.method.seed + 1 + batch) % 2**64)
             indices = new_indices(len(sample), self.plan, self.resources.folder)
-            search = self._search(motifs, size)
+            search = self.search(motifs, size)
             for start, blocks in sample.chunks():
                 found = search.nearest(
-                    blocks, threads=self.resources.threads, progress=self._counting(done)
+                    blocks, threads=self.resources.threads, progress=self.counting(done)
                 )
                 indices[start : start + len(blocks)] = found
                 done += len(blocks)
@@ -281,7 +242,13 @@ class Lloyd:
             self._pass_on(clusters, sample, len(sample), indices)
             before = 0.0
             if team.is_last:
-                motifs, before = _towards_means(clusters, motifs, seen, int(self.fixed_zero))
+                motifs, before = _towards_means(
+                    clusters,
+                    motifs,
+                    seen,
+                    int(self.method.force_zero),
+                    self.resources.threads,
+                )
             else:
                 clusters.clear()
             motifs, distortion = team.from_last([motifs, np.array([before])])
@@ -290,12 +257,16 @@ class Lloyd:
 
 
 def _towards_means(
-    clusters: _core.Clusters, motifs: Floats, seen: npt.NDArray[np.float64], fixed: int
+    clusters: _core.Clusters,
+    motifs: Floats,
+    seen: npt.NDArray[np.float64],
+    fixed: int,
+    threads: int | None,
 ) -> tuple[Floats, float]:
     """Every motif at the mean of all blocks it was given, of which ``seen`` were before, and the
     distortion of the new ones where it was."""
     counts = clusters.rows[:, -2:-1]
-    means, _, distortion = clusters.move_motifs(motifs, fixed=fixed)
+    means, _, distortion = clusters.move_motifs(motifs, fixed=fixed, threads=threads)
     seen += counts
     rate = np.divide(counts, seen, out=np.zeros_like(seen), where=seen > 0)
     moved = motifs + (means.astype(np.float64) - motifs) * rate

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from momos_rs import _core
 from momos_rs.checkpoint.model import Base
 from momos_rs.dtypes import MOSAIC_DTYPES, dtype
-from momos_rs.errors import InvalidArgumentError
+from momos_rs.errors import Argument, InvalidArgumentError
 from momos_rs.runtime.resources import PIECE_BYTES, release
 
 __all__ = [
@@ -89,10 +89,12 @@ class Mosaic:
         offsets = self.offsets()
         return self.indices[offsets[tensor] : offsets[tensor + 1]]
 
-    def table(self) -> npt.NDArray[np.uint8]:
+    def table(self, *, threads: int | None = None) -> npt.NDArray[np.uint8]:
         """The motifs as little-endian elements of :attr:`dtype`, row by row."""
         rows = np.arange(len(self.motifs), dtype=np.uint32)
-        return _core.scatter_blocks(self.motifs, rows, self.motifs.size, self.dtype)
+        return _core.scatter_blocks(
+            self.motifs, rows, self.motifs.size, self.dtype, threads=threads
+        )
 
 
 def compare_with_mosaic(
@@ -100,6 +102,7 @@ def compare_with_mosaic(
     mosaic: Mosaic,
     tensor: int,
     *,
+    threads: int | None = None,
     done: Callable[[int], object] | None = None,
 ) -> _core._Difference:
     """How a mosaic differs from one of its tensors, in memory for a piece of it.
@@ -108,6 +111,7 @@ def compare_with_mosaic(
         base: The tensor.
         mosaic: The mosaic.
         tensor: The tensor's number in the mosaic.
+        threads: Number of threads; all cores by default.
         done: Called with the bytes of every piece that has been compared.
     """
     indices = mosaic.tensor_indices(tensor)
@@ -120,16 +124,20 @@ def compare_with_mosaic(
         # Whole blocks around the piece.
         first, last = start // size, -(-stop // size)
         count = min(last * size, base.numel) - first * size
-        decoded = _core.scatter_blocks(mosaic.motifs, indices[first:last], count, base.dtype)
+        decoded = _core.scatter_blocks(
+            mosaic.motifs, indices[first:last], count, base.dtype, threads=threads
+        )
         cut = slice((start - first * size) * itemsize, (stop - first * size) * itemsize)
-        difference = _core.compare_tensors(original, decoded[cut], base.dtype, before=difference)
+        difference = _core.compare_tensors(
+            original, decoded[cut], base.dtype, before=difference, threads=threads
+        )
         release(mosaic.indices)
         start = stop
         if done is not None:
             done(len(original))
     if difference is None:
         nothing = np.zeros(0, np.uint8)
-        return _core.compare_tensors(nothing, nothing, base.dtype)
+        return _core.compare_tensors(nothing, nothing, base.dtype, threads=threads)
     return difference
 
 
@@ -144,7 +152,9 @@ def motif_count(blocks: int, capacity: float) -> int:
         InvalidArgumentError: Unless ``0 < capacity <= 1``.
     """
     if not 0 < capacity <= 1:
-        raise InvalidArgumentError(f"capacity must be above 0 and at most 1, not {capacity}")
+        raise InvalidArgumentError(
+            Argument("capacity"), f" must be above 0 and at most 1, not {capacity}"
+        )
     return max(1, min(math.floor(capacity * blocks), blocks))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 from momos_rs import _core, defaults
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.resources import release
-from momos_rs.runtime.team import SOLO, Team
 
 from .block_stream import Blocks, Floats, as_working, batch_bounds
+from .lloyd import Assignment
 
-__all__ = ["Precise", "apply_precision", "check_motif_dtype", "distortion"]
+__all__ = ["Precise", "apply_precision", "distortion"]
 
 Indices: TypeAlias = "npt.NDArray[np.uint32]"
 
@@ -29,77 +29,59 @@ _MOST_TRIALS = 8
 
 @dataclass(frozen=True, eq=False)
 class Precise:
-    """Motifs of a precision, and the blocks assigned to them.
+    """Motifs of a precision, to which the blocks are assigned.
 
     Attributes:
         table: (k, s) motifs.
-        indices: (m,) the motif of each block.
         dtype: The type that holds every value exactly.
         step: The step of the grid that every value lies on, or None.
     """
 
     table: Floats
-    indices: Indices
     dtype: str
     step: float | None = None
 
 
-def check_motif_dtype(name: str) -> None:
-    """Raises InvalidArgumentError if there is no such precision."""
-    if name not in defaults.MOTIF_DTYPES:
-        raise InvalidArgumentError(
-            f"motif_dtype must be one of {', '.join(defaults.MOTIF_DTYPES)}, not {name!r}"
-        )
-
-
 def apply_precision(
-    blocks: Blocks,
-    table: Floats,
-    indices: Indices,
-    common: str,
-    motif_dtype: defaults.MotifDtype,
-    assign: Callable[[Floats], Indices],
-    team: Team = SOLO,
+    assignment: Assignment, table: Floats, common: str, motif_dtype: defaults.MotifDtype
 ) -> Precise:
     """Rounds motifs and assigns the blocks again where that may matter.
 
     Args:
-        blocks: The m blocks, of s values each.
+        assignment: The m blocks, of s values each, with the nearest motif of each.
         table: (k, s) motifs in working precision.
-        indices: (m,) the nearest motif of each block.
         common: The narrowest type that holds all tensors.
         motif_dtype: The precision asked for.
-        assign: Finds the nearest of other motifs for every block.
-        team: The processes that hold blocks.
 
     Raises:
         InvalidArgumentError: If a motif is too large for the type asked for.
     """
     if motif_dtype in ("auto", "fixed"):
-        error = distortion(blocks, table, indices, team)
-        step = _grid_step(blocks, error)
+        error = distortion(assignment, table)
+        step = _grid_step(assignment.blocks, error)
         if step is not None and (motif_dtype == "fixed" or _pays(table, step, common)):
-            return _on_grid(blocks, table, error, step, common, assign, team)
+            return _on_grid(assignment, table, error, step, common)
     name = _DTYPES.get(motif_dtype, common)
     if name == "F64" or (name == "F32" and table.dtype == np.float32):
-        return Precise(table, indices, name)
-    rounded = _round(table, name)
+        return Precise(table, name)
+    rounded = _round(table, name, assignment.resources.threads)
     if not np.isfinite(rounded).all():
         raise InvalidArgumentError(
             f"weights of up to {np.abs(table).max():.4g} do not fit motifs of type {motif_dtype}"
         )
-    if np.array_equal(rounded, table):
-        return Precise(table, indices, name)
-    return Precise(rounded, assign(rounded), name)
+    if not np.array_equal(rounded, table):
+        assignment.assign(rounded)
+    return Precise(rounded, name)
 
 
-def distortion(blocks: Blocks, table: Floats, indices: Indices, team: Team = SOLO) -> float:
+def distortion(assignment: Assignment, table: Floats) -> float:
     """The sum of squared differences between blocks and their motifs.
 
     It is summed batch by batch in the order of all blocks. A batch belongs to the process in whose
     range it begins, which has all of its blocks.
     """
-    return team.ordered_sum(_distortions(blocks, table, indices))
+    sums = _distortions(assignment.blocks, table, assignment.indices)
+    return assignment.resources.team.ordered_sum(sums)
 
 
 def _distortions(blocks: Blocks, table: Floats, indices: Indices) -> Iterator[float]:
@@ -131,31 +113,24 @@ def _pays(table: Floats, step: float, common: str) -> bool:
 
 
 def _on_grid(
-    blocks: Blocks,
-    table: Floats,
-    error: float,
-    step: float,
-    common: str,
-    assign: Callable[[Floats], Indices],
-    team: Team,
+    assignment: Assignment, table: Floats, error: float, step: float, common: str
 ) -> Precise:
     """Motifs on the coarsest grid tried that adds no more than its share to the error."""
+    name = "F64" if common == "F64" else "F32"
     for _ in range(_MOST_TRIALS):
         # Adding zero makes -0 a 0, which is what its integer stands for.
         integers = np.rint(table.astype(np.float64) / step) + 0.0
         rounded = as_working(integers * step, table)
-        indices = assign(rounded)
-        if distortion(blocks, rounded, indices, team) <= error * (1 + defaults.FIXED_POINT_LOSS):
-            break
+        assignment.assign(rounded)
+        if distortion(assignment, rounded) <= error * (1 + defaults.FIXED_POINT_LOSS):
+            return Precise(rounded, name, step)
         step *= 0.8
-    else:
-        rounded = table
-        indices = assign(table)
-        return Precise(rounded, indices, "F64" if common == "F64" else "F32")
-    return Precise(rounded, indices, "F64" if common == "F64" else "F32", step)
+    assignment.assign(table)
+    return Precise(table, name)
 
 
-def _round(table: Floats, name: str) -> Floats:
+def _round(table: Floats, name: str, threads: int | None) -> Floats:
     rows = np.arange(len(table), dtype=np.uint32)
-    rounded = _core.scatter_blocks(table, rows, table.size, name)
-    return as_working(_core.gather_blocks([(rounded, name)], table.shape[1]), table)
+    rounded = _core.scatter_blocks(table, rows, table.size, name, threads=threads)
+    gathered = _core.gather_blocks([(rounded, name)], table.shape[1], threads=threads)
+    return as_working(gathered, table)

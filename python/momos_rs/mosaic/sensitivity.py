@@ -15,7 +15,7 @@ from momos_rs import checkpoint
 from momos_rs.checkpoint.model import Checkpoint
 from momos_rs.errors import CorruptionError, InvalidArgumentError
 
-from .grid import Sensitivity
+from .methods import Sensitivity
 
 __all__ = ["by_base", "read_sensitivity"]
 

@@ -12,8 +12,8 @@ from momos_rs.checkpoint.model import Base
 from momos_rs.runtime.resources import BlockPlan, release
 
 from .block_stream import Blocks, as_working
-from .grid import Sensitivity
 from .lloyd import Lloyd
+from .methods import Sensitivity
 from .mosaic import Motifs
 
 __all__ = ["BYTES_PER_VALUE", "BlockWeights", "weighted_lloyd"]
@@ -77,8 +77,8 @@ def weighted_lloyd(
         The motifs, and the weighted distortion before the first and after each iteration, relative
         to the mean weight.
     """
-    iterations = lloyd.training.iterations
-    fixed = int(lloyd.fixed_zero)
+    iterations = lloyd.method.iterations
+    fixed = int(lloyd.method.force_zero)
     table = motifs.astype(np.float64)
     distortions: list[float] = []
     best = latest = motifs

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,19 @@ from momos_rs import _core, defaults
 from momos_rs.archive.document import GridRecord
 from momos_rs.archive.writer import ArchiveSummary, GridSections, write_sections
 from momos_rs.checkpoint.model import Checkpoint
-from momos_rs.defaults import STRUCTURED_METHODS
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.mosaic.build import Refine, mosaic_of_bases
-from momos_rs.mosaic.grid import GridMosaic, GridPacker, Sensitivity
+from momos_rs.mosaic.grid import GridMosaic, GridPacker
 from momos_rs.mosaic.lloyd import Lloyd
+from momos_rs.mosaic.methods import Exact, FreeMotifs, KMeans, Sensitivity, StructuredMotifs
 from momos_rs.mosaic.mosaic import Mosaic, Motifs, compare_with_mosaic
+from momos_rs.mosaic.targets import Targets
 from momos_rs.mosaic.weighted_lloyd import BYTES_PER_VALUE, BlockWeights, weighted_lloyd
 from momos_rs.runtime.progress import Progress
 from momos_rs.runtime.resources import Resources
 
 from . import targets
+from .selection import Members
 from .targets import Found, MissedError
 
 if TYPE_CHECKING:
@@ -71,27 +72,25 @@ class Maker:
 
     Args:
         model: The model.
-        members: The bases that become part of the mosaic.
-        copies: Bases that equal an earlier one.
+        members: The bases that become part of the mosaic, and copies.
         options: What is asked for.
-        resources: What may be used; what the options say by default.
+        resources: What may be used.
         progress: Called while work goes on.
     """
 
     def __init__(
         self,
         model: Checkpoint,
-        members: Sequence[int],
-        copies: Mapping[int, int],
+        members: Members,
         options: PackOptions,
         resources: Resources | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.model = model
-        self.members = members
-        self.copies = copies
+        self.members = members.indices
+        self.copies = members.copies
         self.options = options
-        self.resources = options.resources() if resources is None else resources
+        self.resources = resources or Resources()
         self.progress = progress
 
     def make(self) -> Made:
@@ -100,78 +99,46 @@ class Maker:
         Raises:
             InvalidArgumentError: If a target cannot be met; the message says what can.
         """
-        structured = self.options.method in STRUCTURED_METHODS
-        if not self.members:
-            if self.options.targets:
+        method = self.options.method
+        if not self.members or isinstance(method, Exact):
+            if method.targets:
                 raise InvalidArgumentError(
-                    f"{self.options.targets.describe()} cannot be met: no tensor can become part "
-                    "of a mosaic"
+                    *method.targets.mention,
+                    " cannot be met: no tensor can become part of a mosaic",
                 )
-            return Made(None, None, {"method": self.options.method})
-        if structured:
-            return self._structured()
-        return self.of_motifs() if not self.options.targets else self._free_by_target()
+            return Made(None, None, {"method": method.name})
+        if isinstance(method, StructuredMotifs):
+            return self._structured(method)
+        return self.of_motifs(method) if not method.targets else self._free_by_target(method)
 
     # ---- free motifs
 
-    def of_motifs(self, motifs: int | None = None, *, refine: Refine | None = None) -> Made:
+    def of_motifs(self, method: FreeMotifs, *, refine: Refine | None = None) -> Made:
         """The mosaic of free motifs.
 
         Args:
-            motifs: Number of motifs; as the options say by default.
+            method: How they are chosen.
             refine: What takes the place of Lloyd's algorithm.
         """
-        options = self.options
         per_block = 0
         if refine is None:
             refine = Lloyd.refine
-            if options.sensitivity is not None:
+            if self._sensitivities is not None:
                 refine = self._refine_by_weight
-                per_block = BYTES_PER_VALUE * options.block_size
-        motifs = options.motifs if motifs is None else motifs
+                per_block = BYTES_PER_VALUE * method.block_size
         mosaic = mosaic_of_bases(
             [self.model.bases[index] for index in self.members],
-            block_size=options.block_size,
-            capacity=options.capacity,
-            motifs=motifs,
-            method=options.method,
-            training=options.training,
-            seed=options.seed,
-            force_zero=options.force_zero,
-            motif_dtype=options.motif_dtype,
+            method,
             refine=refine,
             per_block=per_block,
             resources=self.resources,
             progress=self.progress,
         )
-        refines = options.method == "kmeans"
-        settings = {
-            "capacity": options.capacity if motifs is None else None,
-            "method": options.method,
-            "iterations": options.iterations if refines else 0,
-            "seed": options.seed,
-            "force_zero": options.force_zero,
-        }
-        if refines:
-            settings |= self._training_settings(mosaic.requested_motifs)
-        return Made(mosaic, None, settings)
+        record = method.record(self._blocks(method.block_size), mosaic.requested_motifs)
+        return Made(mosaic, None, record)
 
-    def _training_settings(self, motifs: int) -> dict[str, Any]:
-        """What is not as usual in how motifs were refined."""
-        training = self.options.training
-        settings: dict[str, Any] = {}
-        if training.tolerance != defaults.TOLERANCE:
-            settings["tolerance"] = training.tolerance
-        if training.mini_batch:
-            settings["mini_batch"] = training.mini_batch
-        elif training.sample_width(self.blocks, motifs) > 1:
-            settings["training_blocks"] = training.blocks_per_motif
-        return settings
-
-    @property
-    def blocks(self) -> int:
+    def _blocks(self, size: int) -> int:
         """Number of blocks of the members, m."""
-        size = self.options.block_size
         return sum(_core.block_count(self.model.bases[each].numel, size) for each in self.members)
 
     def _refine_by_weight(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
@@ -179,25 +146,24 @@ class Maker:
         weights = BlockWeights(
             [self.model.bases[index] for index in self.members],
             [self._sensitivities[index] for index in self.members],
-            self.options.block_size,
+            lloyd.method.block_size,
         )
         return weighted_lloyd(lloyd, weights, table)
 
-    def _free_by_target(self) -> Made:
-        options = self.options
-        blocks = self.blocks
-        size = options.targets.most_bytes(self.model.nbytes, self.model.numel)
+    def _free_by_target(self, method: FreeMotifs) -> Made:
+        blocks = self._blocks(method.block_size)
+        size = self._most_bytes()
 
         def trial(motifs: float) -> tuple[float, Made]:
-            made = self.of_motifs(int(motifs))
+            made = self.of_motifs(replace(method, motifs=int(motifs), targets=Targets()))
             if size is not None:
                 return self.file_size(made), made
-            return self._worst_error(*self.errors(made)), made
+            return self._worst_error(made), made
 
         found = self._search(
             trial,
             size if size is not None else 1.0,
-            start=max(1, round(options.capacity * blocks)),
+            start=max(1, round(defaults.CAPACITY * blocks)),
             low=1,
             high=blocks,
             rising=size is not None,
@@ -206,8 +172,9 @@ class Maker:
         mosaic = found.result.mosaic
         assert mosaic is not None
         k = mosaic.requested_motifs
-        note = f"{options.targets.describe()}: chose c = {k / blocks:.6g} (k = {k})"
-        return Made(mosaic, None, found.result.settings, (note,))
+        note = f"{method.targets.describe()}: chose c = {k / blocks:.6g} (k = {k})"
+        made: Made = found.result
+        return replace(made, notes=(note,))
 
     # ---- structured motifs
 
@@ -219,14 +186,13 @@ class Maker:
         """
         return self._of_grid(self._grid(step))
 
-    def _structured(self) -> Made:
-        options = self.options
-        wanted = options.targets
-        size = wanted.most_bytes(self.model.nbytes, self.model.numel)
+    def _structured(self, method: StructuredMotifs) -> Made:
+        wanted = method.targets
+        size = self._most_bytes()
         if not wanted:
-            return self.of_step(options.step)
+            return self.of_step(method.spacing)
         if size is not None:
-            grid = self._grid_of_size(size)
+            grid = self._grid_of_size(size, method.spacing)
         elif wanted.max_error is None:
             grid = self._grid(COARSEST_STEP, self._limits(wanted.max_tensor_error))
         else:
@@ -236,26 +202,32 @@ class Maker:
             grid = self._grid_of_error(wanted.max_error, limits)
         made = self._of_grid(grid)
         chosen = f"a step of {grid.step:.6g} RMS" if grid.step < COARSEST_STEP else "one per tensor"
-        return dataclasses.replace(made, notes=(f"{wanted.describe()}: chose {chosen}",))
+        return replace(made, notes=(f"{wanted.describe()}: chose {chosen}",))
+
+    @cached_property
+    def _method(self) -> StructuredMotifs:
+        """The method, where motifs are structured."""
+        assert isinstance(self.options.method, StructuredMotifs)
+        return self.options.method
 
     @cached_property
     def _packer(self) -> GridPacker:
         return GridPacker(
             self.model,
             self.members,
-            method=self.options.method,
-            exponent=self.options.step_exponent,
+            self._method,
             sensitivities=self._sensitivities,
-            threads=self.options.threads,
+            resources=self.resources,
         )
 
     @cached_property
     def _sensitivities(self) -> Mapping[int, Sensitivity] | None:
-        if self.options.sensitivity is None:
+        method = self.options.method
+        if not isinstance(method, (KMeans, StructuredMotifs)) or method.sensitivity is None:
             return None
         from momos_rs.mosaic.sensitivity import by_base
 
-        return by_base(self.model, self.members, self.options.sensitivity)
+        return by_base(self.model, self.members, method.sensitivity)
 
     def _grid(self, step: float, limits: Sequence[float] | None = None) -> GridMosaic:
         return self._packer.at(step, limits=limits, progress=self.progress)
@@ -271,14 +243,14 @@ class Maker:
                 return coarsest
         return self._search_step(trial, error, rising=True).result
 
-    def _grid_of_size(self, size: float) -> GridMosaic:
-        first = self._grid(self.options.step)
+    def _grid_of_size(self, size: float, start: float) -> GridMosaic:
+        first = self._grid(start)
         # What is not in the streams hardly depends on them.
         rest = self.file_size(self._of_grid(first)) - first.nbytes
 
         def trial(step: float) -> tuple[float, GridMosaic]:
             nonlocal rest
-            grid = first if step == self.options.step else self._grid(step)
+            grid = first if step == start else self._grid(step)
             estimate = rest + grid.nbytes
             if size * (1 - 2 * targets.TOLERANCE) < estimate < size * (1 + targets.TOLERANCE):
                 estimate = self.file_size(self._of_grid(grid))
@@ -290,14 +262,15 @@ class Maker:
     def _limits(self, error: float | None) -> list[float]:
         """The longest step of each tensor that keeps it within a relative error."""
         assert error is not None
-        steps = self._packer.steps(self.options.step)
+        spacing = self._method.spacing
+        steps = self._packer.steps(spacing)
 
         def longest(position: int) -> float:
             def trial(step: float) -> tuple[float, None]:
                 return self._packer.relative_error(position, step), None
 
             start = steps[position]
-            scale = start / self.options.step
+            scale = start / spacing
             try:
                 found = targets.search(
                     trial,
@@ -317,15 +290,11 @@ class Maker:
         return [longest(position) for position in range(len(steps))]
 
     def _of_grid(self, grid: GridMosaic) -> Made:
-        options = self.options
-        mosaic = grid.mosaic(options.block_size, threads=options.threads)
-        settings = {
-            "method": options.method,
-            "step": grid.step if grid.step < COARSEST_STEP else None,
-            "step_exponent": None if options.sensitivity else options.step_exponent,
-        }
+        size = self._method.block_size
+        mosaic = grid.mosaic(size, threads=self.resources.threads)
+        settings = self._method.record(grid.step if grid.step < COARSEST_STEP else None)
         record = GridRecord(
-            block_size=options.block_size,
+            block_size=size,
             motifs=len(mosaic.motifs),
             blocks=len(mosaic.indices),
             dtype=mosaic.dtype,
@@ -346,7 +315,7 @@ class Maker:
         found: Found[GridMosaic] = self._search(
             trial,
             target,
-            start=self.options.step,
+            start=self._method.spacing,
             low=FINEST_STEP,
             high=COARSEST_STEP,
             rising=rising,
@@ -361,32 +330,34 @@ class Maker:
         except MissedError as missed:
             raise self._out_of_reach(missed) from None
 
+    def _most_bytes(self) -> float | None:
+        """Most bytes that the targets allow; None if they are errors."""
+        return self.options.method.targets.most_bytes(self.model.nbytes, self.model.numel)
+
     def _out_of_reach(self, missed: MissedError) -> InvalidArgumentError:
         """What is possible instead, in one line."""
-        asked = self.options.targets
-        size = asked.most_bytes(self.model.nbytes, self.model.numel)
-        nearest = []
-        for found in (missed.nearest_below, missed.nearest_above):
-            if found is None:
-                continue
-            if size is None:
-                shares = [
-                    limit
-                    for limit in (asked.max_error, asked.max_tensor_error)
-                    if limit is not None
-                ]
-                value = found.value * (shares[0] if len(shares) == 1 else 1.0)
-                is_share = self.options.method not in STRUCTURED_METHODS
-                nearest.append(f"a relative error of {value if is_share else found.value:.4g}")
-            else:
-                nearest.append(
-                    f"{found.value:,.0f} bytes (ratio {self.model.nbytes / found.value:.4g}, "
-                    f"{8 * found.value / self.model.numel:.4g} bits per weight)"
-                )
+        method = self.options.method
+        tried = [each for each in (missed.nearest_below, missed.nearest_above) if each is not None]
+        nearest = " or ".join(self._in_words(found.value) for found in tried)
         return InvalidArgumentError(
-            f"{asked.describe()} cannot be met within {targets.TOLERANCE:.0%} by method "
-            f"{self.options.method}; the nearest possible: {' or '.join(nearest)}"
+            *method.targets.mention,
+            f" cannot be met within {targets.TOLERANCE:.0%} by method {method.name}; the nearest "
+            f"possible: {nearest}",
         )
+
+    def _in_words(self, value: float) -> str:
+        """What a trial led to."""
+        asked = self.options.method.targets
+        if self._most_bytes() is not None:
+            return (
+                f"{value:,.0f} bytes (ratio {self.model.nbytes / value:.4g}, "
+                f"{8 * value / self.model.numel:.4g} bits per weight)"
+            )
+        limits = [each for each in (asked.max_error, asked.max_tensor_error) if each is not None]
+        # Trials of free motifs are valued as shares of what is allowed.
+        if isinstance(self.options.method, FreeMotifs) and len(limits) == 1:
+            value *= limits[0]
+        return f"a relative error of {value:.4g}"
 
     def file_size(self, made: Made) -> int:
         """Bytes of the archive."""
@@ -413,16 +384,19 @@ class Maker:
         assert made.mosaic is not None
         distortion = energy = worst = 0.0
         for position, index in enumerate(self.members):
-            difference = compare_with_mosaic(self.model.bases[index], made.mosaic, position)
+            difference = compare_with_mosaic(
+                self.model.bases[index], made.mosaic, position, threads=self.resources.threads
+            )
             distortion += difference["distortion"]
             energy += difference["sum_of_squares"]
             if difference["sum_of_squares"]:
                 worst = max(worst, difference["distortion"] / difference["sum_of_squares"])
         return (distortion / energy if energy else 0.0), worst
 
-    def _worst_error(self, overall: float, worst: float) -> float:
+    def _worst_error(self, made: Made) -> float:
         """The errors as a share of what is allowed; the larger of them."""
-        wanted = self.options.targets
+        overall, worst = self.errors(made)
+        wanted = self.options.method.targets
         shares = [0.0]
         if wanted.max_error is not None:
             shares.append(overall / wanted.max_error)

@@ -2,64 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from momos_rs import _core
 from momos_rs.archive import ArchiveSummary
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.dtypes import dtype
 from momos_rs.mosaic.build import own_bases
-from momos_rs.mosaic.mosaic import (
-    Mosaic,
-    common_dtype,
-    compare_with_mosaic,
-    mosaic_bound,
-)
+from momos_rs.mosaic.methods import FreeMotifs
+from momos_rs.mosaic.mosaic import Mosaic, common_dtype, compare_with_mosaic, mosaic_bound
 from momos_rs.runtime.progress import Counter, Progress
-from momos_rs.runtime.stopwatch import Stopwatch, peak_memory
-from momos_rs.runtime.team import Team
+from momos_rs.runtime.resources import Resources
+from momos_rs.runtime.stopwatch import peak_memory
 
 from .maker import Made
 from .options import PackOptions
 from .report import PackReport, TensorReport
-from .selection import Decision
+from .selection import Members
 
-__all__ = [
-    "measure",
-    "pack_report",
-]
+__all__ = ["Outcome", "measure", "pack_report"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a model's tensors.
+
+    Attributes:
+        tensors: What became of each stored tensor.
+        distortion: Sum of squared differences over the mosaic.
+        energy: Sum of squares of its originals.
+    """
+
+    tensors: tuple[TensorReport, ...]
+    distortion: float
+    energy: float
 
 
 def measure(
     model: Checkpoint,
-    mosaic: Mosaic | None,
-    members: Sequence[int],
-    copies: Mapping[int, int],
-    decisions: Sequence[Decision],
+    made: Made,
+    members: Members,
     summary: ArchiveSummary,
-    stored: str,
-    team: Team,
+    resources: Resources,
     progress: Progress | None,
-) -> tuple[tuple[TensorReport, ...], float, float]:
-    """What became of each stored tensor, the distortion and the sum of squares of the mosaic."""
-    differences: dict[int, _core._Difference] = {}
-    if mosaic is not None:
-        bases = [model.bases[index] for index in members]
-        first, stop = own_bases(bases, mosaic.block_size, team)
-        shared = bases[first:stop]
-        counter = Counter(progress, "measure", sum(base.nbytes for base in shared))
-        own = [
-            compare_with_mosaic(base, mosaic, position, done=counter.add)
-            for position, base in enumerate(shared)
-        ]
-        differences = dict(zip(members, team.join(own), strict=True))
+) -> Outcome:
+    """Compares every tensor of a mosaic with its original.
+
+    Args:
+        model: The originals.
+        made: The mosaic.
+        members: Which tensors are part of it.
+        summary: What the archive takes.
+        resources: What may be used; of several processes, each compares its share.
+        progress: Called while work goes on.
+    """
+    differences: Mapping[int, _core._Difference] = {}
+    if made.mosaic is not None:
+        differences = _differences(model, made.mosaic, members, resources, progress)
     names: list[list[str]] = [[] for _ in model.bases]
     for entry in model.entries:
-        names[copies.get(entry.base, entry.base)].append(entry.name)
+        names[members.copies.get(entry.base, entry.base)].append(entry.name)
     reports = []
     distortion = energy = 0.0
     for index, base in enumerate(model.bases):
-        if index in copies:
+        if index in members.copies:
             continue
         error = relative = 0.0
         if index in differences:
@@ -68,6 +75,7 @@ def measure(
             relative = _ratio(error, difference["sum_of_squares"])
             distortion += error
             energy += difference["sum_of_squares"]
+        stored = "grid" if made.grid else "mosaic"
         reports.append(
             TensorReport(
                 names=tuple(names[index]),
@@ -77,65 +85,67 @@ def measure(
                 bytes=summary.stream_bytes[index],
                 distortion=error,
                 relative_error=relative,
-                note=decisions[index].note,
+                note=members.decisions[index].note,
             )
         )
-    return tuple(reports), distortion, energy
+    return Outcome(tuple(reports), distortion, energy)
+
+
+def _differences(
+    model: Checkpoint,
+    mosaic: Mosaic,
+    members: Members,
+    resources: Resources,
+    progress: Progress | None,
+) -> dict[int, _core._Difference]:
+    """How the mosaic differs from each of its tensors, by base."""
+    bases = [model.bases[index] for index in members.indices]
+    first, stop = own_bases(bases, mosaic.block_size, resources.team)
+    shared = bases[first:stop]
+    counter = Counter(progress, "measure", sum(base.nbytes for base in shared))
+    own = [
+        compare_with_mosaic(base, mosaic, position, threads=resources.threads, done=counter.add)
+        for position, base in enumerate(shared)
+    ]
+    return dict(zip(members.indices, resources.team.join(own), strict=True))
 
 
 def pack_report(
     model: Checkpoint,
-    archive: str | None,
     options: PackOptions,
+    members: Members,
     made: Made,
     summary: ArchiveSummary,
-    tensors: tuple[TensorReport, ...],
-    distortion: float,
-    energy: float,
-    copies: Mapping[int, int],
-    watch: Stopwatch,
+    outcome: Outcome,
 ) -> PackReport:
-    """What packing did, for people and machines."""
+    """What packing did, for people and machines; without the path and the times."""
     mosaic = made.mosaic
-    notes = [f"{', '.join(each.names)} kept exact: {each.note}" for each in tensors if each.note]
-    if copies:
-        notes.append(f"{len(copies)} tensors equal another and are stored once")
     k = mosaic.requested_motifs if mosaic else 0
+    stored = [each for each in outcome.tensors if each.stored != "exact"]
     m = bound = 0
-    if mosaic is None:
-        notes.append("no tensor became part of a mosaic; everything is stored exactly")
-    else:
-        stored = [each for each in tensors if each.stored != "exact"]
+    if mosaic is not None:
         m = sum(_core.block_count(each.elements, mosaic.block_size) for each in stored)
         source_dtype = common_dtype([each.dtype for each in stored])
         bound = mosaic_bound(m, k, mosaic.block_size, 8 * dtype(source_dtype).itemsize)
-        if mosaic.exact:
-            notes.append(
-                f"the tensors are an exact mosaic of {len(mosaic.motifs)} motifs of "
-                f"{mosaic.block_size} values: every bit is kept"
-            )
-            if options.motif_dtype != "auto":
-                notes.append(f"exact motifs are not rounded to {options.motif_dtype}")
-    notes += made.notes
     sections = summary.section_bytes
     coded = 8 * (sections["motifs"] + sections["indices"] + sections["grid"])
     return PackReport(
         source=model.source,
-        archive=archive,
+        archive=None,
         weights=model.numel,
-        mosaic_weights=sum(each.elements for each in tensors if each.stored != "exact"),
+        mosaic_weights=sum(each.elements for each in stored),
         blocks=m,
-        block_size=mosaic.block_size if mosaic else options.block_size,
+        block_size=mosaic.block_size if mosaic else options.method.block_size,
         motifs=k,
         motifs_used=len(mosaic.motifs) if mosaic and made.grid else summary.motifs_used,
         capacity=_ratio(k, m),
-        method="exact" if mosaic and mosaic.exact else options.method,
+        method="exact" if mosaic and mosaic.exact else options.method.name,
         motif_dtype=mosaic.dtype if mosaic else None,
         motif_step=mosaic.step if mosaic else None,
         effort=options.effort,
         lossless=mosaic is None or mosaic.exact,
-        distortion=distortion,
-        relative_error=_ratio(distortion, energy),
+        distortion=outcome.distortion,
+        relative_error=_ratio(outcome.distortion, outcome.energy),
         distortions=mosaic.distortions if mosaic else (),
         bytes_in=model.nbytes,
         bytes_out=summary.file_bytes,
@@ -144,13 +154,33 @@ def pack_report(
         sections=summary.section_bytes,
         bound_bits=bound,
         bound_share=_ratio(coded, bound),
-        tensors=tensors,
+        tensors=outcome.tensors,
         left_out=model.left_out,
-        notes=tuple(notes),
-        seconds=dict(watch.seconds),
+        notes=_notes(options, members, made, outcome),
+        seconds={},
         peak_memory=peak_memory(),
         settings=dict(made.settings),
     )
+
+
+def _notes(options: PackOptions, members: Members, made: Made, outcome: Outcome) -> tuple[str, ...]:
+    """Remarks for the report."""
+    mosaic, method = made.mosaic, options.method
+    notes = [
+        f"{', '.join(each.names)} kept exact: {each.note}" for each in outcome.tensors if each.note
+    ]
+    if members.copies:
+        notes.append(f"{len(members.copies)} tensors equal another and are stored once")
+    if mosaic is None:
+        notes.append("no tensor became part of a mosaic; everything is stored exactly")
+    elif mosaic.exact:
+        notes.append(
+            f"the tensors are an exact mosaic of {len(mosaic.motifs)} motifs of "
+            f"{mosaic.block_size} values: every bit is kept"
+        )
+        if isinstance(method, FreeMotifs) and method.motif_dtype != "auto":
+            notes.append(f"exact motifs are not rounded to {method.motif_dtype}")
+    return (*notes, *made.notes)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +16,48 @@ from momos_rs import _core, defaults
 from momos_rs.archive.writer import ArchiveSummary
 from momos_rs.checkpoint.model import Checkpoint
 from momos_rs.dtypes import dtype
-from momos_rs.errors import InvalidArgumentError
+from momos_rs.errors import Argument, InvalidArgumentError
 from momos_rs.mosaic.lloyd import Lloyd
+from momos_rs.mosaic.methods import (
+    METHODS_BY_NAME,
+    Grid,
+    KMeans,
+    RandomMotifs,
+    Trellis,
+    settings_of,
+)
 from momos_rs.mosaic.mosaic import Mosaic, Motifs, mosaic_bound
 from momos_rs.records import Record
 from momos_rs.runtime.progress import Progress
 
 from .copies import find_copies
 from .maker import Made, Maker
-from .options import Model, PackOptions, as_checkpoint
-from .selection import select
+from .options import (
+    MethodKeywords,
+    Model,
+    PackOptions,
+    ResourceKeywords,
+    SelectionKeywords,
+    as_checkpoint,
+    resources_of,
+)
+from .selection import Members
 
-__all__ = ["Plan", "PlanPoint", "Reference", "plan"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from momos_rs.mosaic.methods import Sensitivity
+
+__all__ = ["Plan", "PlanKeywords", "PlanPoint", "Reference", "plan"]
 
 BLOCK_SIZES = (2, 4, 8)
 CAPACITIES = (0.01, 0.03, 0.1, 0.3)
 STEPS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05)
-METHODS: tuple[defaults.Method, ...] = ("kmeans", "trellis")
+PLAN_METHODS: tuple[defaults.MethodName, ...] = ("kmeans", "trellis")
+
+Planned: TypeAlias = "KMeans | RandomMotifs | Grid | Trellis"
+
+_PLANNED = (*defaults.FREE_METHODS, *defaults.STRUCTURED_METHODS)
 
 SAMPLE_BYTES = 1 << 24
 """General compressors are tried on at most this much of the weights, taken from all over."""
@@ -114,16 +139,32 @@ class Plan(Record):
     advice: tuple[str, ...]
 
 
+class PlanKeywords(SelectionKeywords, ResourceKeywords, total=False):
+    """What all points of a plan have in common; see
+    :class:`~momos_rs.packing.options.PackKeywords`."""
+
+    seed: int
+    force_zero: bool
+    motif_dtype: defaults.MotifDtype
+    iterations: int
+    tolerance: float
+    training_blocks: int
+    mini_batch: int
+    step_exponent: float | None
+    sensitivity: Mapping[str, Sensitivity] | None
+    effort: defaults.Effort
+
+
 def plan(
     model: Model,
     *,
-    methods: Sequence[defaults.Method] = METHODS,
+    methods: Sequence[defaults.MethodName] = PLAN_METHODS,
     block_sizes: Sequence[int] = BLOCK_SIZES,
     capacities: Sequence[float] = CAPACITIES,
     steps: Sequence[float] = STEPS,
     references: bool = True,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[PlanKeywords],
 ) -> Plan:
     """Packs a model in many ways and compares what comes of it.
 
@@ -141,21 +182,15 @@ def plan(
             square of all weights.
         references: Whether to try general compressors as well.
         progress: Called with a phase, the points done and the points in all.
-        **options: Of :class:`momos_rs.packing.PackOptions`, for all points.
+        **options: See :class:`PlanKeywords`, for all points; each goes to the methods that take it.
 
     Raises:
-        InvalidArgumentError: If an option is out of its range, or no tensor can become part of a
-            mosaic.
+        InvalidArgumentError: If an option is out of its range, no method takes it, or no tensor
+            can become part of a mosaic.
     """
-    for name in ("method", "block_size", "capacity", "motifs", "step"):
-        if name in options:
-            raise InvalidArgumentError(f"a plan chooses {name} itself")
-    common = PackOptions(**options)
-    if common.targets:
-        raise InvalidArgumentError("a plan shows what targets lead to; give none")
+    trials = list(_trials(methods, block_sizes, capacities, steps, options))
     checkpoint = as_checkpoint(model)
-    sweep = _Sweep(checkpoint, common)
-    trials = [*_free_trials(methods, block_sizes, capacities), *_grid_trials(methods, steps)]
+    sweep = _Sweep(checkpoint, options)
     points = []
     for trial in trials:
         points.append(sweep.point(trial))
@@ -173,69 +208,86 @@ def plan(
     )
 
 
-@dataclass(frozen=True)
-class _Trial:
-    method: defaults.Method
-    block_size: int | None = None
-    capacity: float | None = None
-    step: float | None = None
-
-    @property
-    def options(self) -> str:
-        """The options of ``momos pack``."""
-        if self.step is not None:
-            return f"--method {self.method} --step {self.step:g}"
-        return f"--method {self.method} -s {self.block_size} -c {self.capacity:g}"
-
-
-def _free_trials(
-    methods: Sequence[defaults.Method], block_sizes: Sequence[int], capacities: Sequence[float]
-) -> Iterable[_Trial]:
-    for method in methods:
-        if method not in defaults.STRUCTURED_METHODS:
+def _trials(
+    methods: Sequence[defaults.MethodName],
+    block_sizes: Sequence[int],
+    capacities: Sequence[float],
+    steps: Sequence[float],
+    options: Mapping[str, Any],
+) -> Iterator[Planned]:
+    """The methods to try, with all their settings."""
+    allowed = PlanKeywords.__annotations__.keys()
+    for name in options.keys() - allowed:
+        raise InvalidArgumentError(
+            Argument(name),
+            " is not an option of all points; a plan chooses methods, block sizes, capacities and "
+            "steps itself, and shows what targets lead to",
+        )
+    common = {name: options[name] for name in options if name in MethodKeywords.__annotations__}
+    kinds = [METHODS_BY_NAME[name] for name in methods if name in _PLANNED]
+    if len(kinds) < len(methods):
+        raise InvalidArgumentError(
+            Argument("methods"), f" must be among {', '.join(_PLANNED)}, not {', '.join(methods)}"
+        )
+    for name in common:
+        if not any(name in settings_of(kind) for kind in kinds):
+            raise InvalidArgumentError(
+                Argument(name), f" is not taken by any of the methods {', '.join(methods)}"
+            )
+    for kind in kinds:
+        taken = {name: common[name] for name in common if name in settings_of(kind)}
+        if issubclass(kind, (Grid, Trellis)):
+            for step in sorted(set(steps), reverse=True):
+                yield kind(step=step, **taken)
+        elif issubclass(kind, (KMeans, RandomMotifs)):
             for size in sorted(set(block_sizes)):
                 for capacity in sorted(set(capacities)):
-                    yield _Trial(method, size, capacity)
+                    yield kind(block_size=size, capacity=capacity, **taken)
 
 
-def _grid_trials(methods: Sequence[defaults.Method], steps: Sequence[float]) -> Iterable[_Trial]:
-    for method in methods:
-        if method in defaults.STRUCTURED_METHODS:
-            for step in sorted(set(steps), reverse=True):
-                yield _Trial(method, step=step)
+def _command_line(method: Planned) -> str:
+    """A method as options of ``momos pack``."""
+    if isinstance(method, (Grid, Trellis)):
+        return f"--method {method.name} --step {method.step:g}"
+    return f"--method {method.name} -s {method.block_size} -c {method.capacity:g}"
 
 
 class _Sweep:
     """Makes points; keeps what later ones can use."""
 
-    def __init__(self, model: Checkpoint, options: PackOptions) -> None:
+    def __init__(self, model: Checkpoint, options: Mapping[str, Any]) -> None:
         self._model = model
-        self._options = options
+        shared = SelectionKeywords.__annotations__.keys() | {"effort"}
+        self._options = PackOptions.of({name: options[name] for name in options if name in shared})
+        self._resources = resources_of(options)
         self._copies = find_copies(model)
         self._makers: dict[str, Maker] = {}
         self._warm: tuple[int, npt.NDArray[np.uint64], Motifs] | None = None
         self.mosaic_weights = 0
 
-    def point(self, trial: _Trial) -> PlanPoint:
-        if trial.step is not None:
-            maker = self._maker(trial, key=trial.method)
-            made = maker.of_step(trial.step)
+    def point(self, method: Planned) -> PlanPoint:
+        if isinstance(method, (KMeans, RandomMotifs)):
+            maker = self._maker(method)
+            made = maker.of_motifs(method, refine=self._refine)
         else:
-            maker = self._maker(trial, key=None)
-            made = maker.of_motifs(refine=self._refine)
+            # What does not depend on the step is found once.
+            if method.name not in self._makers:
+                self._makers[method.name] = self._maker(method)
+            maker = self._makers[method.name]
+            made = maker.of_step(method.spacing)
         assert made.mosaic is not None
         summary = maker.summary(made)
         nbytes = summary.file_bytes
         error, _ = maker.errors(made)
         self.mosaic_weights = sum(made.mosaic.elements)
-        free = trial.step is None
+        free = isinstance(method, (KMeans, RandomMotifs))
         return PlanPoint(
-            method=trial.method,
-            block_size=trial.block_size,
-            capacity=trial.capacity,
+            method=method.name,
+            block_size=method.block_size if free else None,
+            capacity=method.capacity if isinstance(method, (KMeans, RandomMotifs)) else None,
             motifs=made.mosaic.requested_motifs if free else None,
-            step=trial.step,
-            options=trial.options,
+            step=method.step if isinstance(method, (Grid, Trellis)) else None,
+            options=_command_line(method),
             bytes=nbytes,
             ratio=self._model.nbytes / nbytes,
             bits_per_weight=8 * nbytes / self._model.numel,
@@ -245,38 +297,26 @@ class _Sweep:
 
     def without_mosaic(self) -> Maker:
         """What stores everything exactly."""
-        return Maker(self._model, (), self._copies, self._options)
+        return Maker(self._model, Members((), self._copies, ()), self._options, self._resources)
 
-    def _maker(self, trial: _Trial, key: str | None) -> Maker:
-        if key is not None and key in self._makers:
-            return self._makers[key]
-        options = replace(
-            self._options,
-            method=trial.method,
-            block_size=trial.block_size or self._options.block_size,
-            capacity=trial.capacity or self._options.capacity,
+    def _maker(self, method: Planned) -> Maker:
+        options = replace(self._options, method=method)
+        members = Members.of(
+            self._model, options.selection, method.block_size, self._copies, self._resources
         )
-        decisions = select(self._model, options.selection, options.block_size)
-        members = [
-            index
-            for index, decision in enumerate(decisions)
-            if decision.mosaic and index not in self._copies
-        ]
-        if not members:
+        if not members.indices:
             raise InvalidArgumentError(
                 f"{self._model.source}: no tensor can become part of a mosaic"
             )
-        maker = Maker(self._model, members, self._copies, options)
-        if key is not None:
-            self._makers[key] = maker
-        return maker
+        return Maker(self._model, members, options, self._resources)
 
     def _refine(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
         """Lloyd's algorithm from the motifs of the capacity before, where there are some."""
+        method = lloyd.method
         chosen = _core.select_blocks(
-            len(lloyd.blocks), len(table), self._options.seed, force_zero=lloyd.fixed_zero
+            len(lloyd.blocks), len(table), method.seed, force_zero=method.force_zero
         )
-        zero = int(lloyd.fixed_zero)
+        zero = int(method.force_zero)
         if self._warm is not None and self._warm[0] == table.shape[1]:
             _, before, motifs = self._warm
             # The draws of fewer motifs are among those of more.
@@ -285,8 +325,8 @@ class _Sweep:
             found[found] = chosen[places[found]] == before[found]
             table = table.copy()
             table[places[found] + zero] = motifs[zero:][found]
-            fewer = replace(lloyd.training, iterations=math.ceil(lloyd.training.iterations / 2))
-            lloyd = replace(lloyd, training=fewer)
+            fewer = replace(method, iterations=math.ceil(method.iterations / 2))
+            lloyd = replace(lloyd, method=fewer)
         result = lloyd.refine(table)
         self._warm = (table.shape[1], chosen, result[0])
         return result

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from momos_rs import _core
@@ -11,10 +11,9 @@ from momos_rs.checkpoint.model import Base, Checkpoint, Entry
 from momos_rs.checkpoint.trainable import is_running_statistic
 from momos_rs.dtypes import MOSAIC_DTYPES, dtype
 from momos_rs.errors import InvalidArgumentError
-from momos_rs.runtime.resources import PIECE_BYTES
-from momos_rs.runtime.team import SOLO, Team
+from momos_rs.runtime.resources import PIECE_BYTES, Resources
 
-__all__ = ["Decision", "Selection", "select"]
+__all__ = ["Decision", "Members", "Selection", "select"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,48 @@ class Decision:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Members:
+    """What becomes of the bases of a checkpoint.
+
+    Attributes:
+        decisions: One per base, in order.
+        copies: Bases that equal an earlier one, with that one's index.
+        indices: The bases that become part of the mosaic, in order.
+    """
+
+    decisions: Sequence[Decision]
+    copies: Mapping[int, int]
+    indices: Sequence[int]
+
+    @classmethod
+    def of(
+        cls,
+        model: Checkpoint,
+        selection: Selection,
+        block_size: int,
+        copies: Mapping[int, int],
+        resources: Resources | None = None,
+    ) -> Members:
+        """Decides, given the copies; arguments as of :func:`select`."""
+        decisions = select(model, selection, block_size, resources)
+        indices = [
+            index
+            for index, decision in enumerate(decisions)
+            if decision.mosaic and index not in copies
+        ]
+        return cls(decisions, copies, indices)
+
+    def without_mosaic(self) -> Members:
+        """The same with every tensor kept exact."""
+        return replace(self, indices=())
+
+
 def select(
-    checkpoint: Checkpoint, selection: Selection, block_size: int, team: Team = SOLO
+    checkpoint: Checkpoint,
+    selection: Selection,
+    block_size: int,
+    resources: Resources | None = None,
 ) -> list[Decision]:
     """Decides for every base of a checkpoint.
 
@@ -57,7 +96,7 @@ def select(
         checkpoint: The tensors. Those that are candidates are read once, to find NaN and Inf.
         selection: What to take.
         block_size: Values per block; smaller tensors stay exact.
-        team: The processes that look through the tensors together.
+        resources: What may be used; the processes of a team look through the tensors together.
 
     Returns:
         One decision per base, in order.
@@ -75,17 +114,23 @@ def select(
     views: list[list[Entry]] = [[] for _ in checkpoint.bases]
     for entry in checkpoint.entries:
         views[entry.base].append(entry)
+    resources = resources or Resources()
+    team = resources.team
     first, stop = team.share([base.nbytes for base in checkpoint.bases])
     return team.join(
         [
-            _decide(checkpoint.bases[index], views[index], selection, block_size)
+            _decide(checkpoint.bases[index], views[index], selection, block_size, resources.threads)
             for index in range(first, stop)
         ]
     )
 
 
 def _decide(
-    base: Base, entries: Sequence[Entry], selection: Selection, block_size: int
+    base: Base,
+    entries: Sequence[Entry],
+    selection: Selection,
+    block_size: int,
+    threads: int | None,
 ) -> Decision:
     names = [entry.name for entry in entries]
     if not dtype(base.dtype).floating or _matches(names, selection.exclude):
@@ -104,7 +149,7 @@ def _decide(
         return Decision(mosaic=False, note=f"{base.numel} elements do not fill a block")
     start = 0
     for piece in base.pieces(PIECE_BYTES):
-        position = _core.survey_tensor(piece, base.dtype)["first_non_finite"]
+        position = _core.survey_tensor(piece, base.dtype, threads=threads)["first_non_finite"]
         if position is not None:
             return Decision(mosaic=False, note=f"NaN or Inf at element {start + position}")
         start += len(piece) // dtype(base.dtype).itemsize

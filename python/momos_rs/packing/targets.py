@@ -1,4 +1,4 @@
-"""Targets: a size or an error to reach, and the search for the setting that reaches it.
+"""The search for the setting that reaches a target: a size, or an error.
 
 Size and error are monotone in one setting (the step of a grid, the number of motifs) but for small
 steps, so a bracketing search finds the setting; it always ends on the permitted side of the target.
@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from momos_rs.errors import InvalidArgumentError
-
-__all__ = ["TOLERANCE", "Found", "MissedError", "Targets", "search"]
+__all__ = ["TOLERANCE", "Found", "MissedError", "search"]
 
 TOLERANCE = 0.01
 """How far below its target a result may stay, as a share of the target."""
@@ -21,86 +19,6 @@ TOLERANCE = 0.01
 _MOST_TRIALS = 40
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What to reach. At most one of the sizes, or one or both of the errors, may be given.
-
-    Attributes:
-        target_ratio: Least ratio of the bytes of all tensors to those of the archive.
-        target_size: Most bytes of the archive.
-        bits: Most bits of the archive per weight.
-        max_error: Largest relative error over all tensors of the mosaic.
-        max_tensor_error: Largest relative error of each of them.
-    """
-
-    target_ratio: float | None = None
-    target_size: float | None = None
-    bits: float | None = None
-    max_error: float | None = None
-    max_tensor_error: float | None = None
-
-    def __post_init__(self) -> None:
-        sizes = {
-            "target_ratio": self.target_ratio,
-            "target_size": self.target_size,
-            "bits": self.bits,
-        }
-        errors = {"max_error": self.max_error, "max_tensor_error": self.max_tensor_error}
-        for name, value in (sizes | errors).items():
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InvalidArgumentError(f"{name} must be above 0, not {value}")
-        for name, value in errors.items():
-            if value is not None and value >= 1:
-                raise InvalidArgumentError(
-                    f"{name} must be below 1, the error of leaving every weight out, not {value}"
-                )
-        given = [name for name, value in sizes.items() if value is not None]
-        if len(given) > 1 or (given and (self.max_error or self.max_tensor_error)):
-            raise InvalidArgumentError(
-                "give one of target_ratio, target_size and bits, or max_error and "
-                "max_tensor_error: a size and an error cannot both be chosen"
-            )
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to reach."""
-        return any(
-            value is not None
-            for value in (
-                self.target_ratio,
-                self.target_size,
-                self.bits,
-                self.max_error,
-                self.max_tensor_error,
-            )
-        )
-
-    def most_bytes(self, bytes_in: int, weights: int) -> float | None:
-        """Most bytes of the archive; None if an error is to be reached.
-
-        Args:
-            bytes_in: Bytes of all tensors.
-            weights: Elements of all tensors.
-        """
-        if self.target_size is not None:
-            return self.target_size
-        if self.target_ratio is not None:
-            return bytes_in / self.target_ratio
-        if self.bits is not None:
-            return weights * self.bits / 8
-        return None
-
-    def describe(self) -> str:
-        """What is to be reached, as on the command line."""
-        given = {
-            "--target-ratio": self.target_ratio,
-            "--target-size": self.target_size,
-            "--bits": self.bits,
-            "--max-error": self.max_error,
-            "--max-tensor-error": self.max_tensor_error,
-        }
-        return " ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
 
 
 @dataclass(frozen=True)

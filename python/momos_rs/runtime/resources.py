@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from momos_rs.errors import InvalidArgumentError
+from momos_rs.errors import Argument, InvalidArgumentError
 
 from .budget import default_budget, format_size, parse_size
 from .team import SOLO, Team
@@ -36,7 +36,7 @@ PIECE_BYTES = 1 << 23
 """Bytes of a piece of a tensor that is only looked at: enough for all threads to work on."""
 
 _LEAST_CHUNK = 1 << 20
-_BLOCKS_PER_MOTIF = 8
+_SEARCH_BLOCKS_PER_MOTIF = 8
 """Blocks that are worth searching at once; the fewer, the less those near each other help. A search
 among few of them takes twice as long, and reading them again in every pass next to nothing."""
 
@@ -61,17 +61,34 @@ class Resources:
     """What a computation may use.
 
     Attributes:
-        memory: Bytes of memory of this process, beyond what the program takes itself; by default
-            its share of half of what is free, and more if the motifs need it.
-        threads: Number of threads; all cores by default.
+        memory: Bytes of memory of all processes on this machine together, beyond what the program
+            takes itself, or a size like ``"4G"``; by default half of what is free, and more if the
+            motifs need it.
+        threads: Number of threads of this process; all cores by default, divided between the
+            processes on this machine.
         folder: Where temporary files go, which have no name; the system's place by default.
         team: The processes that work together.
     """
 
-    memory: int | None = None
+    memory: int | str | None = None
     threads: int | None = None
     folder: Path | None = None
     team: Team = SOLO
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InvalidArgumentError(
+                Argument("threads"), f" must be at least 1, not {self.threads}"
+            )
+        if self.threads is None and self.team.local_size > 1:
+            threads = max((os.cpu_count() or 1) // self.team.local_size, 1)
+            object.__setattr__(self, "threads", threads)
+        _ = self.budget  # checks itself
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes of memory of this process; None for the default."""
+        return memory_budget(self.memory, self.team.local_size)
 
     def plan(
         self,
@@ -99,16 +116,16 @@ class Resources:
         fixed = motif_bytes(motifs, block_size, wide=wide)
         work = row + _SEARCH_BYTES_PER_BLOCK + per_block
         least = fixed + min(blocks, BLOCKS_PER_BATCH) * (row + work)
-        budget = self.memory
+        budget = self.budget
         if budget is None:
             budget = default_budget() // self.team.local_size
         if budget < least:
             if self.memory is not None:
-                raise InvalidArgumentError(self._too_little(least, motifs, block_size))
+                raise self._too_little(least, budget, motifs, block_size)
             budget = least
         free = budget - fixed
         kept = blocks * (row + _INDEX_BYTES)
-        wanted = max(_LEAST_CHUNK, _BLOCKS_PER_MOTIF * motifs)
+        wanted = max(_LEAST_CHUNK, _SEARCH_BLOCKS_PER_MOTIF * motifs)
         if free - kept >= min(blocks, wanted) * work:
             return BlockPlan(_chunk((free - kept) // work, blocks), True, True)
         indices = blocks * _INDEX_BYTES
@@ -117,14 +134,18 @@ class Resources:
             free -= indices
         return BlockPlan(_chunk(free // (row + work), blocks), False, in_memory)
 
-    def _too_little(self, least: int, motifs: int, block_size: int) -> str:
+    def _too_little(
+        self, least: int, budget: int, motifs: int, block_size: int
+    ) -> InvalidArgumentError:
         """Says how much memory motifs need."""
         processes = self.team.local_size
         each = "" if processes == 1 else f" in each of {processes} processes"
-        return (
-            f"making {motifs:,} motifs of {block_size} values takes {format_size(least)} of memory "
-            f"at least{each}, and {format_size(self.memory or 0)} are allowed; allow it more "
-            f"(--memory {format_size(least * processes)}), or take fewer motifs"
+        return InvalidArgumentError(
+            f"making {motifs:,} motifs of {block_size} values takes at least "
+            f"{format_size(least)} of memory{each}, and {format_size(budget)} are allowed; allow "
+            "it more (",
+            Argument("memory", format_size(least * processes)),
+            "), or take fewer motifs",
         )
 
 
@@ -170,7 +191,7 @@ def memory_budget(memory: int | str | None, processes: int = 1) -> int | None:
         return None
     nbytes = parse_size(memory) if isinstance(memory, str) else memory
     if nbytes < 1:
-        raise InvalidArgumentError(f"memory must be at least one byte, not {nbytes}")
+        raise InvalidArgumentError(Argument("memory"), f" must be at least one byte, not {nbytes}")
     return max(nbytes // processes, 1)
 
 
