@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from momos_rs import _core, checkpoint, errors, packing
+from momos_rs import _core, checkpoint, defaults, errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.checkpoint.safetensors_layout import parse_header
@@ -35,7 +35,7 @@ def convolution(seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("method", ["grid", "trellis"])
-def test_an_archive_gives_back_what_was_chosen(method: str) -> None:
+def test_an_archive_gives_back_what_was_chosen(method: defaults.MethodName) -> None:
     model = small_model()
     archive = packing.pack(model, method=method, step=0.2)
     with open_archive(archive) as opened:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from momos_rs import errors, packing
+from momos_rs import defaults, errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.mosaic.mosaic import mosaic_bound
@@ -205,7 +205,7 @@ def test_any_model_is_lossless_when_every_block_is_a_motif(
     st.sampled_from(["kmeans", "random"]),
 )
 def test_a_mosaic_has_few_motifs_and_stays_under_the_bound(
-    array: np.ndarray, block_size: int, motifs: int, method: str
+    array: np.ndarray, block_size: int, motifs: int, method: defaults.MethodName
 ) -> None:
     model = checkpoint_of({"w": array})
     data = packing.pack(model, block_size=block_size, motifs=motifs, method=method)
@@ -349,7 +349,7 @@ def error_of(model: Checkpoint, data: bytes) -> float:
 
 
 @pytest.mark.parametrize("method", ["kmeans", "random"])
-def test_fixed_point_motifs_add_at_most_two_percent(method: str) -> None:
+def test_fixed_point_motifs_add_at_most_two_percent(method: defaults.MethodName) -> None:
     model = gaussians()
     plain = packing.pack(model, capacity=0.1, method=method, motif_dtype="float32")
     fixed = packing.pack(model, capacity=0.1, method=method, motif_dtype="fixed")
@@ -360,7 +360,7 @@ def test_fixed_point_motifs_add_at_most_two_percent(method: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("float16", "F16"), ("bfloat16", "BF16")])
-def test_motifs_of_a_type(name: str, dtype: str) -> None:
+def test_motifs_of_a_type(name: defaults.MotifDtype, dtype: str) -> None:
     model = gaussians()
     data = packing.pack(model, capacity=0.1, motif_dtype=name)
     with open_archive(data) as archive:

@@ -186,7 +186,7 @@ def test_errors_of_the_command_speak_of_options(
         ({"memory": "1k", "method": "grid"}, "more than the 1,000 of memory;"),
     ):
         with pytest.raises(errors.InvalidArgumentError) as caught:
-            packing.pack_file(tmp_path / "m.safetensors", **options)  # type: ignore[arg-type]
+            packing.pack_file(tmp_path / "m.safetensors", **options)
         assert said in str(caught.value)
 
 
@@ -207,7 +207,7 @@ def test_impossible_mixtures_cannot_be_written() -> None:
         (Exact, {"block_size": 5000}),
     ):
         with pytest.raises(errors.InvalidArgumentError):
-            kind(**settings)  # type: ignore[operator]
+            kind(**settings)
 
 
 def test_keywords_are_those_of_the_methods() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from momos_rs import errors, packing
+from momos_rs import defaults, errors, packing
 from momos_rs.archive import open_archive
 from momos_rs.checkpoint import Checkpoint
 from momos_rs.mosaic.targets import Targets
@@ -57,7 +57,9 @@ def relative_errors(archive: bytes, original: Checkpoint = MODEL) -> tuple[float
 @pytest.mark.parametrize(
     ("option", "value"), [("target_ratio", 5.0), ("target_size", 14_000), ("bits", 5.5)]
 )
-def test_a_size_is_met_within_one_per_cent(method: str, option: str, value: float) -> None:
+def test_a_size_is_met_within_one_per_cent(
+    method: defaults.MethodName, option: str, value: float
+) -> None:
     wish: dict[str, Any] = {option: value}
     archive = packing.pack(MODEL, method=method, **FEW.get(method, {}), **wish)
     limit = Targets(**wish).most_bytes(MODEL.nbytes, MODEL.numel)
@@ -66,14 +68,14 @@ def test_a_size_is_met_within_one_per_cent(method: str, option: str, value: floa
 
 
 @pytest.mark.parametrize("method", ["grid", "trellis", "kmeans", "random"])
-def test_an_error_is_met_within_one_per_cent(method: str) -> None:
+def test_an_error_is_met_within_one_per_cent(method: defaults.MethodName) -> None:
     target = 0.02 if method in ("grid", "trellis") else 0.2
     archive = packing.pack(MODEL, method=method, **FEW.get(method, {}), max_error=target)
     assert target * (1 - TOLERANCE) <= relative_errors(archive)[0] <= target
 
 
 @pytest.mark.parametrize("method", ["grid", "trellis", "kmeans"])
-def test_an_error_per_tensor_is_met_by_the_worst(method: str) -> None:
+def test_an_error_per_tensor_is_met_by_the_worst(method: defaults.MethodName) -> None:
     target = 0.02 if method in ("grid", "trellis") else 0.2
     archive = packing.pack(MODEL, method=method, **FEW.get(method, {}), max_tensor_error=target)
     worst = max(relative_errors(archive)[1])
@@ -94,7 +96,8 @@ def test_the_report_says_what_was_chosen(tmp_path: Path) -> None:
 
     folder = tmp_path
     checkpoint.write(folder / "model.safetensors", MODEL)
-    for method, what in [("trellis", "step of"), ("kmeans", "k = ")]:
+    wanted: list[tuple[defaults.MethodName, str]] = [("trellis", "step of"), ("kmeans", "k = ")]
+    for method, what in wanted:
         report = packing.pack_file(
             folder / "model.safetensors", overwrite=True, method=method, bits=6
         )
@@ -113,7 +116,9 @@ def test_the_report_says_what_was_chosen(tmp_path: Path) -> None:
         ("grid", {"bits": 200}),
     ],
 )
-def test_what_cannot_be_met_is_answered_by_what_can(method: str, options: dict[str, Any]) -> None:
+def test_what_cannot_be_met_is_answered_by_what_can(
+    method: defaults.MethodName, options: dict[str, Any]
+) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="the nearest possible") as caught:
         packing.pack(MODEL, method=method, **FEW.get(method, {}), **options)
     assert "\n" not in str(caught.value)

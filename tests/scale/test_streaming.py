@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from momos_rs import _core, errors, packing
+from momos_rs import _core, defaults, errors, packing
 from momos_rs.archive import writer
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.mosaic.block_stream import Blocks, Sample, batch_bounds
@@ -154,7 +154,8 @@ def test_indices_that_do_not_compress_have_a_fixed_width_in_pieces(
     noise = np.random.default_rng(1).permutation(np.arange(1 << 17)).astype(np.float32)
     model = checkpoint_of({"noise": np.tile(noise.reshape(-1, 4), (3, 1))})
     options: dict[str, Any] = {"block_size": 4, "capacity": 0.5}
-    pieces = {effort: packing.pack(model, effort=effort, **options) for effort in ("fast", "best")}
+    efforts: tuple[defaults.Effort, ...] = ("fast", "best")
+    pieces = {effort: packing.pack(model, effort=effort, **options) for effort in efforts}
     monkeypatch.setattr(writer, "_BLOCKS_PER_PIECE", 1 << 30)
     for effort, data in pieces.items():
         assert packing.pack(model, effort=effort, **options) == data
