@@ -12,12 +12,12 @@
 //! | [`nearest`] | which motif is nearest to each block, exactly |
 //! | [`complexity`] | how complex are the weights (BDM, block entropy) |
 //! | [`codec`] | how few bytes hold a mosaic or a tensor |
-//!
-//!
+//! | [`simd`] | which instruction sets are there, and what is written in them |
 #![deny(unsafe_code)]
 
 pub mod codec;
 pub mod complexity;
+pub mod element;
 pub mod error;
 pub mod float;
 pub mod layout;
@@ -25,6 +25,8 @@ pub mod limits;
 pub mod monitor;
 pub mod motifs;
 pub mod nearest;
+mod row_set;
+pub mod simd;
 
 pub use error::{Error, ErrorKind, Result};
 pub use monitor::Monitor;

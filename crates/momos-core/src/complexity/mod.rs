@@ -16,6 +16,7 @@
 //! | [`planes`] | how often does each 4x4 block occur in each bit-plane of a quantised matrix |
 //! | [`tiled`] | how often does each 4x4 block occur in the planes interleaved |
 //! | [`quantile`] | between which values does a robust quantiser work |
+//! | [`quantiser`] | which level is a weight rounded to |
 //! | [`statistics`] | what one pass tells about the values |
 //! | [`symbols`] | how often does each block of an array of symbols occur |
 //! | [`tables`], [`ctm_pickle`] | how complex is a block over any alphabet |
@@ -28,12 +29,13 @@ pub mod ctm;
 pub mod ctm_pickle;
 pub mod entropy;
 pub mod floats;
+mod matrix;
 pub mod perturbation;
 pub mod planes;
 pub mod quantile;
+pub mod quantiser;
 mod ranks;
 pub mod signs;
-pub mod simd;
 pub mod statistics;
 pub mod symbols;
 pub mod tables;

@@ -6,18 +6,17 @@
 //! keys of its blocks, a batch of keys is counted plane by plane.
 
 use super::floats::{Floats, WeightType};
-use super::simd::{self, Level};
+use super::matrix::Matrix;
+use super::quantiser::Quantiser;
+use super::signs;
 use super::tasks;
+use crate::simd::Available;
+pub use crate::simd::bit_planes::WIDTH;
+use crate::simd::bit_planes::{self, keys_of_levels};
 use crate::{Error, Monitor, Result};
-
-/// Rows and columns of a block.
-pub const WIDTH: usize = 4;
 
 /// Number of distinct blocks.
 pub const KEYS: usize = 1 << (WIDTH * WIDTH);
-
-/// Most bits per level.
-pub const MAX_BITS: u32 = 16;
 
 /// Blocks whose keys are collected before they are counted, so that the counters of one plane
 /// stay in the second-level cache.
@@ -28,108 +27,6 @@ const SEGMENT: usize = 128;
 
 /// Blocks whose signs are packed at a time: more, since a sign is a bit.
 const SIGN_SEGMENT: usize = 1024;
-
-/// A range below this is taken for a constant, and all levels for 0.
-const CONSTANT_BELOW: f64 = 1e-8;
-
-/// A uniform quantiser: level `round((w - low) / step)`, ties to even, from 0 to `2^bits - 1`.
-///
-/// The arithmetic is that of the published definition on a tensor of the same type: float64 for
-/// float64 weights, float32 for all others (narrower ones are widened first).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quantiser {
-    low: f64,
-    step: f64,
-    bits: u32,
-}
-
-impl Quantiser {
-    /// The quantiser of weights of that type between two ends.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::InvalidArgument`] unless `1 <= bits <= 16` and the ends are finite and
-    /// in order.
-    pub fn new(dtype: WeightType, low: f64, high: f64, bits: u32) -> Result<Self> {
-        if !(1..=MAX_BITS).contains(&bits) {
-            return Err(Error::invalid_argument(format!(
-                "{bits} bits per weight are not between 1 and {MAX_BITS}"
-            )));
-        }
-        let in_order = low <= high && low.is_finite() && high.is_finite();
-        if !in_order {
-            return Err(Error::invalid_argument(format!(
-                "cannot quantise between {low} and {high}"
-            )));
-        }
-        let levels = f64::from((1u32 << bits) - 1);
-        let step = if dtype == WeightType::F64 {
-            let range = high - low;
-            if range < CONSTANT_BELOW {
-                0.0
-            } else {
-                range / levels
-            }
-        } else {
-            let range = high as f32 - low as f32;
-            if range < CONSTANT_BELOW as f32 {
-                0.0
-            } else {
-                (range / levels as f32).into()
-            }
-        };
-        if !step.is_finite() {
-            return Err(Error::invalid_argument(format!(
-                "the range from {low} to {high} overflows"
-            )));
-        }
-        Ok(Self { low, step, bits })
-    }
-
-    /// Bits per level.
-    pub fn bits(&self) -> u32 {
-        self.bits
-    }
-
-    /// Step between levels; 0 if the range is taken for a constant.
-    pub fn step(&self) -> f64 {
-        self.step
-    }
-
-    /// The lowest end, level 0.
-    pub fn low(&self) -> f64 {
-        self.low
-    }
-
-    /// The level of a float64 weight; 0 for NaN.
-    #[inline]
-    pub fn level_f64(&self, weight: f64) -> u16 {
-        if self.step == 0.0 {
-            return 0;
-        }
-        let highest = f64::from((1u32 << self.bits) - 1);
-        let level = (weight - self.low) / self.step;
-        // Written so that NaN ends at 0.
-        let level = if level > 0.0 { level } else { 0.0 };
-        const NO_FRACTION: f64 = 1.0 / f64::EPSILON;
-        ((level.min(highest) + NO_FRACTION) - NO_FRACTION) as u16
-    }
-
-    /// The level of a float32 weight; 0 for NaN.
-    #[inline]
-    pub fn level_f32(&self, weight: f32) -> u16 {
-        if self.step == 0.0 {
-            return 0;
-        }
-        let highest = ((1u32 << self.bits) - 1) as f32;
-        let level = (weight - self.low as f32) / self.step as f32;
-        let level = if level > 0.0 { level } else { 0.0 };
-        let level = level.min(highest);
-        // Adding what leaves no room for a fraction rounds to nearest, ties to even, without the
-        // library call that the portable instruction set would take.
-        const NO_FRACTION: f32 = 1.0 / f32::EPSILON;
-        ((level + NO_FRACTION) - NO_FRACTION) as u16
-    }
-}
 
 /// What becomes a binary matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,7 +41,7 @@ impl Planes {
     fn count(self) -> usize {
         match self {
             Self::Signs => 1,
-            Self::Levels(quantiser) => quantiser.bits as usize,
+            Self::Levels(quantiser) => quantiser.bits() as usize,
         }
     }
 }
@@ -186,49 +83,6 @@ pub fn count(
     Ok(counted.totals)
 }
 
-/// Weights as rows of a matrix.
-pub(super) struct Matrix<'a> {
-    weights: Floats<'a>,
-    columns: usize,
-}
-
-impl<'a> Matrix<'a> {
-    pub(super) fn new(weights: Floats<'a>, columns: usize) -> Result<Self> {
-        let whole = match columns {
-            0 => weights.is_empty(),
-            _ => weights.len().is_multiple_of(columns),
-        };
-        if !whole {
-            return Err(Error::invalid_argument(format!(
-                "{} weights are no whole rows of {columns}",
-                weights.len()
-            )));
-        }
-        Ok(Self { weights, columns })
-    }
-
-    pub(super) fn columns(&self) -> usize {
-        self.columns
-    }
-
-    pub(super) fn row(&self, row: usize) -> Floats<'a> {
-        self.weights
-            .slice(row * self.columns, (row + 1) * self.columns)
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.weights.len().checked_div(self.columns).unwrap_or(0)
-    }
-
-    /// The four rows of a strip, from one column to another.
-    fn strip(&self, row: usize, from: usize, to: usize) -> [Floats<'a>; WIDTH] {
-        std::array::from_fn(|index| {
-            let start = (row + index) * self.columns;
-            self.weights.slice(start + from, start + to)
-        })
-    }
-}
-
 /// The counters of one thread, and its scratch space.
 struct Counters {
     totals: Vec<Vec<u32>>,
@@ -242,7 +96,7 @@ struct Counters {
 const OVERFLOW: u32 = 1 << u8::BITS;
 
 /// Room for one more vector of keys after the last.
-const SLACK: usize = simd::COLUMNS / WIDTH;
+const SLACK: usize = bit_planes::COLUMNS / WIDTH;
 
 impl Counters {
     fn new(planes: usize) -> Self {
@@ -315,7 +169,7 @@ fn sign_keys(rows: [Floats<'_>; WIDTH], keys: &mut [u16]) {
     let columns = rows[0].len();
     let mut words = [[0u64; SIGN_SEGMENT * WIDTH / 64]; WIDTH];
     for (row, words) in rows.iter().zip(&mut words) {
-        simd::pack_signs(Level::best(), *row, &mut words[..columns.div_ceil(64)]);
+        signs::pack(*row, &mut words[..columns.div_ceil(64)]);
     }
     for (word, keys) in keys[..columns / WIDTH].chunks_mut(64 / WIDTH).enumerate() {
         let sixteen = keys_of_words(words.each_ref().map(|row| row[word]));
@@ -348,12 +202,12 @@ fn level_keys(rows: [Floats<'_>; WIDTH], quantiser: Quantiser, stride: usize, ke
         WeightType::F64 => level_keys_f64(rows, quantiser, stride, keys),
         WeightType::F32 => {
             // Straight from the weights, but for the last columns, which no vector fills.
-            let whole = columns / simd::COLUMNS * simd::COLUMNS;
+            let whole = columns / bit_planes::COLUMNS * bit_planes::COLUMNS;
             let head = rows.map(|row| row.slice(0, whole).bytes().as_chunks().0);
-            simd::level_keys(Level::best(), head, quantiser, stride, keys);
+            bit_planes::plane_keys(Available::best(), head, quantiser.narrow(), stride, keys);
             if whole < columns {
                 let rest = rows.map(|row| row.slice(whole, columns));
-                level_keys_widened::<{ simd::COLUMNS }>(
+                level_keys_widened::<{ bit_planes::COLUMNS }>(
                     rest,
                     quantiser,
                     stride,
@@ -372,7 +226,7 @@ fn level_keys_widened<const ROOM: usize>(
     stride: usize,
     keys: &mut [u16],
 ) {
-    let columns = rows[0].len().next_multiple_of(simd::COLUMNS);
+    let columns = rows[0].len().next_multiple_of(bit_planes::COLUMNS);
     let mut values = [0f32; ROOM];
     let mut wide = [[[0u8; 4]; ROOM]; WIDTH];
     for (row, wide) in rows.iter().zip(&mut wide) {
@@ -382,7 +236,7 @@ fn level_keys_widened<const ROOM: usize>(
         }
     }
     let strip = wide.each_ref().map(|row| &row[..columns]);
-    simd::level_keys(Level::best(), strip, quantiser, stride, keys);
+    bit_planes::plane_keys(Available::best(), strip, quantiser.narrow(), stride, keys);
 }
 
 fn level_keys_f64(
@@ -401,28 +255,15 @@ fn level_keys_f64(
             let (row, column) = (element / WIDTH, element % WIDTH);
             quantiser.level_f64(wide[row][block * WIDTH + column])
         });
-        for (plane, key) in keys_of_levels(&levels, quantiser.bits).enumerate() {
+        for (plane, key) in keys_of_levels(&levels, quantiser.bits()).enumerate() {
             keys[plane * stride + block] = key;
         }
     }
 }
 
-/// The key of each plane of a block of levels.
-pub(super) fn keys_of_levels(
-    levels: &[u16; WIDTH * WIDTH],
-    bits: u32,
-) -> impl Iterator<Item = u16> {
-    (0..bits).map(|plane| {
-        levels
-            .iter()
-            .enumerate()
-            .map(|(element, level)| (level >> plane & 1) << element)
-            .sum()
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::quantiser::MAX_BITS;
     use super::*;
     use proptest::prelude::*;
 

@@ -6,8 +6,9 @@
 //! whole stream is ignored.
 
 use super::floats::Floats;
-use super::simd::{self, Level};
 use super::tasks;
+use crate::simd::Available;
+use crate::simd::bit_planes::{Patterns, pack_patterns};
 use crate::{Monitor, Result};
 
 /// Bits per block.
@@ -30,12 +31,10 @@ const CHUNK: usize = (u16::MAX as usize * BLOCK_BITS) / PIECE * PIECE;
 /// # Panics
 /// Unless there is one word per 64 weights, the last one begun.
 pub fn pack(weights: Floats<'_>, words: &mut [u64]) {
-    assert_eq!(
-        words.len(),
-        weights.len().div_ceil(64),
-        "words for the bits"
-    );
-    simd::pack_signs(Level::best(), weights, words);
+    let (first, last) = weights.dtype().positive_patterns();
+    let size = weights.dtype().size();
+    let patterns = Patterns { size, first, last };
+    pack_patterns(Available::best(), weights.bytes(), patterns, words);
 }
 
 /// Counts the blocks of twelve in a stream of signs, given tensor by tensor.
@@ -130,19 +129,15 @@ fn count_chunk(weights: Floats<'_>, counts: &mut [u64; KEYS], monitor: &Monitor)
     // Half the size of wider counters, so that they leave the first-level cache to the weights.
     let mut small = [0u16; KEYS];
     let mut words = [0u64; PIECE / 64];
-    let level = Level::best();
     let pieces = weights.len() / PIECE;
     for piece in 0..pieces {
-        simd::pack_signs(
-            level,
-            weights.slice(piece * PIECE, (piece + 1) * PIECE),
-            &mut words,
-        );
+        let weights = weights.slice(piece * PIECE, (piece + 1) * PIECE);
+        pack(weights, &mut words);
         count_words(&words, &mut small);
     }
     let rest = weights.slice(pieces * PIECE, weights.len());
     let words = &mut words[..rest.len().div_ceil(64)];
-    simd::pack_signs(level, rest, words);
+    pack(rest, words);
     for block in 0..rest.len() / BLOCK_BITS {
         small[key_at(words, block * BLOCK_BITS)] += 1;
     }

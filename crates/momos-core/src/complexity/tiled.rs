@@ -4,8 +4,11 @@
 //! different significance together. Tiles of 8 bits are 4x2, of 4 bits 2x2, of others a column.
 
 use super::floats::{Floats, WeightType};
-use super::planes::{KEYS, Matrix, Quantiser, WIDTH};
+use super::matrix::Matrix;
+use super::planes::KEYS;
+use super::quantiser::Quantiser;
 use super::tasks;
+use crate::simd::bit_planes::WIDTH;
 use crate::{Monitor, Result};
 
 /// Rows of blocks that one task counts.

@@ -10,11 +10,11 @@ use rayon::prelude::*;
 use super::aligned::{Aligned, LINE_BYTES};
 use super::means::{Move, distortion_of};
 use super::sums::Sums;
+use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_MOTIFS};
 use crate::monitor::Monitor;
-use crate::nearest::Element;
-use crate::nearest::simd::{Isa, Simd, Work, dispatch};
+use crate::simd::{Isa, Simd, Work, dispatch};
 
 /// Bytes of sums that stay in a second-level cache beside the blocks that are added to them.
 const BUCKET_BYTES: usize = 1 << 18;

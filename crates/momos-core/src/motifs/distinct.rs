@@ -1,10 +1,10 @@
 //! The blocks that differ.
 
+use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::limits::MAX_BLOCK_SIZE;
 use crate::monitor::Monitor;
-use crate::nearest::Element;
-use crate::nearest::row_set::{Equality, RowSet};
+use crate::row_set::{Equality, RowSet};
 
 /// Blocks between two looks at the monitor.
 const BLOCKS_PER_CHECK: usize = 1 << 14;

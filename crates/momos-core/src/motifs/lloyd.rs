@@ -1,9 +1,10 @@
 //! Lloyd's iterations: motifs move to the mean of the blocks they represent.
 
 use super::clusters::Clusters;
+use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::nearest::{Element, Expected, Kernel, MotifSearch, Options, largest_block};
+use crate::nearest::{Expected, Kernel, MotifSearch, Options, largest_block};
 
 /// What [`lloyd`] arrived at.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! What the sums over a motif's blocks tell: their mean, and how far they are from the motif.
 
-use crate::nearest::Element;
-use crate::nearest::simd::{Simd, Work};
+use crate::element::Element;
+use crate::simd::{Simd, Work};
 
 /// Moves motifs to the means of their blocks, and clears the sums of these; adds up what their
 /// distortions were, as [`distortion_of`] does.
@@ -106,7 +106,7 @@ fn distortion_of_one<T: Element>(row: &[f64], motif: &[T], scale: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::motifs::SplitMix64;
-    use crate::nearest::simd::{Isa, dispatch};
+    use crate::simd::{Isa, dispatch};
 
     fn rows_of(blocks: &[f32], size: usize) -> Vec<f64> {
         let mut row = vec![0.0; size + 2];

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::aligned::LINE_BYTES;
-use crate::nearest::Element;
-use crate::nearest::simd::{Isa, LANES, Simd, Work, dispatch, prefetch};
+use crate::element::Element;
+use crate::simd::{Isa, LANES, Simd, Work, dispatch, prefetch};
 
 /// Bytes of sums that are asked for before they are needed: enough for what comes from memory, not
 /// too much for a first-level cache.

@@ -15,7 +15,6 @@ use rayon::prelude::*;
 
 use super::buckets::{Group, GroupSearch, load};
 use super::climb::{Visitor, climb};
-use super::element::Element;
 use super::kdtree::{KdTree, Node, Point};
 use super::leader::{ExactDistance, Leader, Rivals};
 use super::margin::Margin;
@@ -23,9 +22,10 @@ use super::narrow_leaves::{
     Integers, LEAF_LEN, MOST_VECTORS, NarrowLeaves, ROUNDING, largest_of, power_of_two, reaching,
 };
 use super::problem::MotifSet;
-use super::simd::{Isa, LANES, Simd};
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::{Isa, LANES, Simd};
 
 /// Block sizes this search is compiled for: shorter ones are better off in groups.
 pub const BLOCK_SIZES: RangeInclusive<usize> = 4..=8;

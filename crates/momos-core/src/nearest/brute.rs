@@ -15,14 +15,14 @@
 
 use rayon::prelude::*;
 
-use super::element::Element;
+use super::kernel::Search;
 use super::leader::{ExactDistance, Leader, Leaders, Rivals};
 use super::problem::{MotifSet, Problem};
-use super::search::Search;
 use super::shells::{CHUNK_LEN, CHUNK_VECTORS, LaneRivals, Shells};
-use super::simd::{Isa, LANES, Simd, Work, dispatch};
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::{Isa, LANES, Simd, Work, dispatch};
 
 /// Coordinates that stream by between two visits to memory; the blocks of a group then stay in
 /// the first-level cache.

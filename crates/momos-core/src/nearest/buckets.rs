@@ -12,14 +12,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::element::Element;
 use super::kdtree::{COORDINATE_BITS, KdTree};
+use super::kernel::Search;
 use super::leader::{ExactDistance, Rivals};
 use super::problem::Problem;
-use super::search::Search;
-use super::simd::{Isa, LANES, Simd, Work, dispatch};
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::{Isa, LANES, Simd, Work, dispatch};
 
 /// Blocks sorted and searched at a time, at the least; bounds the memory for the sorted copy.
 const BATCH_LEN: usize = 1 << 23;

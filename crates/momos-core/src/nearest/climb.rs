@@ -6,7 +6,7 @@
 //! 14 to 30% longer where groups of blocks have 4 values, 1 to 6% where blocks have 5 to 8.
 
 use super::kdtree::KdTree;
-use super::simd::LANES;
+use crate::simd::LANES;
 
 /// Levels of sixteen-wide nodes above as many leaves as there are 32-bit indices.
 const MAX_NODE_LEVELS: usize = 8;

@@ -1,7 +1,7 @@
 //! Constants of the cost model, in nanoseconds of one core of an Intel Xeon
 //! (Emerald Rapids); `benches/fit_search_costs.py` measures and writes them.
 
-use super::cost::{Costs, Grid, Linear};
+use super::cost_model::{Costs, Grid, Linear};
 
 pub const AVX512_VNNI: Costs = Costs {
     brute: Linear {

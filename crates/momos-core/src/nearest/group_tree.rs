@@ -11,14 +11,14 @@ use rayon::prelude::*;
 
 use super::buckets::{Group, GroupSearch, load};
 use super::climb::{Visitor, climb};
-use super::element::Element;
 use super::kdtree::{COORDINATE_BITS, KdTree, Node, Point};
 use super::leader::{ExactDistance, Leaders, Rivals};
 use super::margin::Margin;
 use super::problem::MotifSet;
-use super::simd::{LANES, Simd};
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::{LANES, Simd};
 
 /// Most motifs in a leaf.
 const LEAF_LEN: usize = 24;

@@ -12,11 +12,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::element::Element;
 use super::problem::MotifSet;
-use super::simd::LANES;
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::LANES;
 
 /// Levels of splits below the leaves.
 const FINE_LEVELS: u32 = 3;

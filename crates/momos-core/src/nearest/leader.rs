@@ -7,7 +7,7 @@
 //! certain. What is contested in the end is settled in float64. So float64 work is done only for
 //! ties and near-ties.
 
-use super::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd};
 
 /// Gives the squared distance that decides, by index of block and motif.
 pub type ExactDistance<'a> = &'a (dyn Fn(usize, u32) -> f64 + Sync);

@@ -13,40 +13,39 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `problem` | the checked input, its scale, the exact distance |
+//! | `kernel` | what every kernel is |
 //! | `margin` | what float32 may rule out, and why |
 //! | `leader` | the nearest so far, and its rivals |
 //! | `brute`, `narrow` (over `shells`) | the kernels without a tree |
 //! | `group_tree`, `block_tree` (over `kdtree`, `climb`, `buckets`, `narrow_leaves`) | and with one |
-//! | `cost`, `cost_table` | which kernel is expected to be fastest |
+//! | `choice` (over `cost_model`, `cost_table`) | which kernel is expected to be fastest |
 //! | `trial` | which one is, where that depends on the data |
 //! | `search` | motifs made ready to be searched |
-//! | `simd` | sixteen lanes for every instruction set |
 
 mod block_tree;
 mod brute;
 mod buckets;
+mod choice;
 mod climb;
-mod cost;
+mod cost_model;
 mod cost_table;
-mod element;
 mod group_tree;
 mod kdtree;
+mod kernel;
 mod leader;
 mod margin;
 mod narrow;
 mod narrow_leaves;
 mod problem;
-pub(crate) mod row_set;
 mod search;
 mod shells;
-pub(crate) mod simd;
 mod trial;
 
-pub use cost::{Kernel, Plan};
-pub use element::Element;
+pub use crate::element::Element;
+pub use crate::simd::Isa;
+pub use kernel::{Kernel, Plan};
 pub use problem::largest_block;
 pub use search::{Expected, MotifSearch, Options};
-pub use simd::Isa;
 
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -91,7 +90,7 @@ pub fn nearest_motifs_with<T: Element>(
 pub fn plan(m: usize, k: usize, block_size: usize) -> Plan {
     let isa = Isa::best();
     Plan {
-        kernel: cost::cheapest(m, k, block_size, isa),
+        kernel: choice::cheapest(m, k, block_size, isa),
         isa,
     }
 }

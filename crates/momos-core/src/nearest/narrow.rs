@@ -25,14 +25,14 @@
 
 use rayon::prelude::*;
 
-use super::element::Element;
+use super::kernel::Search;
 use super::leader::{ExactDistance, Leader, Rivals};
 use super::problem::{MotifSet, Problem};
-use super::search::Search;
 use super::shells::{CHUNK_LEN, CHUNK_VECTORS, LaneRivals, Shells};
-use super::simd::{Isa, LANES, Simd, Work, dispatch};
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::{Isa, LANES, Simd, Work, dispatch};
 
 /// Largest block size: `127^2` times this is below `2^24`, so that norms of integers are exact in
 /// float32.

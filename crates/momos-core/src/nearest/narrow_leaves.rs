@@ -11,7 +11,7 @@
 )]
 
 use super::kdtree::{KdTree, Point};
-use super::simd::{Isa, LANES, Simd, Work, dispatch};
+use crate::simd::{Isa, LANES, Simd, Work, dispatch};
 
 /// Coordinates in a word.
 const WORD_LEN: usize = 4;

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::element::Element;
-use super::simd::prefetch;
+use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS, MAX_MOTIFS};
+use crate::simd::prefetch;
 
 /// The largest magnitude is scaled into `[2^50, 2^51)`: sums of 4096 squared differences are then
 /// far below the largest `f32`, and differences down to `2^-110` of it have normal squares.

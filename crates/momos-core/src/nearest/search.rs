@@ -7,15 +7,16 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::buckets::Sorted;
-use super::cost::{self, Kernel, Plan};
-use super::element::Element;
+use super::choice::cheapest;
+use super::kernel::{Kernel, Plan, Search};
 use super::problem::{MotifSet, Problem};
-use super::row_set::{Equality, RowSet};
-use super::simd::Isa;
 use super::trial::{Challenger, Chosen, Contest, challenger_of, scattered};
 use super::{block_tree, brute, group_tree, narrow};
+use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
+use crate::row_set::{Equality, RowSet};
+use crate::simd::Isa;
 
 /// Blocks looked at to find out whether many are equal.
 const SAMPLED_BLOCKS: usize = 1 << 10;
@@ -28,21 +29,6 @@ const FEW_MOVED: f64 = 0.5;
 
 /// From this block size on, the distance of a block's last motif saves more than it costs.
 const LEAST_SIZE_FOR_DISTANCES: usize = 5;
-
-/// Motifs laid out for a kernel.
-pub trait Search<T: Element>: Send + Sync {
-    /// Finds the nearest motif of every block.
-    ///
-    /// # Errors
-    /// `Interrupted`, if cancelled.
-    fn search(
-        &self,
-        problem: &Problem<'_, T>,
-        isa: Isa,
-        monitor: &Monitor,
-        nearest: &mut [u32],
-    ) -> Result<()>;
-}
 
 /// What to run instead of the cost model's choice; for tests and benchmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,7 +104,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
         let mut challenger = None;
         let kernel = match options.kernel {
             None => {
-                let kernel = cost::cheapest(blocks, k, block_size, isa);
+                let kernel = cheapest(blocks, k, block_size, isa);
                 challenger = challenger_of(kernel, blocks, k, block_size, isa);
                 kernel
             }

@@ -5,11 +5,11 @@
 
 use rayon::prelude::*;
 
-use super::element::Element;
 use super::leader::{Leader, Rivals};
 use super::margin::Margin;
 use super::problem::MotifSet;
-use super::simd::{LANES, Simd};
+use crate::element::Element;
+use crate::simd::{LANES, Simd};
 
 /// Vectors of motifs in a chunk.
 pub const CHUNK_VECTORS: usize = 4;

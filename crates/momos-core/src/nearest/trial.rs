@@ -9,13 +9,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::cost::Kernel;
-use super::element::Element;
+use super::kernel::{Kernel, Search};
 use super::problem::Problem;
-use super::search::Search;
-use super::simd::Isa;
+use crate::element::Element;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::Isa;
 
 /// Blocks that are searched.
 const SAMPLE_LEN: usize = 1 << 12;

@@ -20,7 +20,6 @@ pub mod normal;
 pub mod prediction;
 pub mod quantise;
 pub mod row_model;
-pub mod simd;
 pub mod stream;
 pub mod symbols;
 pub mod trellis;

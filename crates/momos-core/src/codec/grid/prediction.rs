@@ -1,7 +1,8 @@
 //! Linear prediction, learned from what is already decoded: of a value from those before it in its
 //! row, and of a row from rows before it.
 
-use super::simd::{Level, add_scaled, dot};
+use crate::simd::Available;
+use crate::simd::linear::{add_scaled, dot};
 
 /// Prediction within a row, by the covariance of the columns over the rows so far.
 ///
@@ -11,7 +12,7 @@ use super::simd::{Level, add_scaled, dot};
 #[derive(Debug)]
 pub struct WithinRow {
     columns: usize,
-    level: Level,
+    isa: Available,
     /// Lower triangle of the sum of outer products of rows, column after column.
     moments: Vec<f32>,
     rows: f32,
@@ -35,10 +36,10 @@ const GROWTH: (f32, f32) = (1.08, 3.0);
 
 impl WithinRow {
     /// A predictor that has seen nothing.
-    pub fn new(columns: usize, level: Level) -> Self {
+    pub fn new(columns: usize, isa: Available) -> Self {
         Self {
             columns,
-            level,
+            isa,
             moments: vec![0.0; columns * (columns + 1) / 2],
             rows: 0.0,
             renewal: GROWTH.1,
@@ -66,7 +67,7 @@ impl WithinRow {
         if let Some(factors) = &self.factors {
             let start = self.start(column);
             let below = &factors.triangle[start + 1..start + means.len() - column];
-            add_scaled(self.level, &mut means[column + 1..], below, error);
+            add_scaled(self.isa, &mut means[column + 1..], below, error);
         }
     }
 
@@ -75,7 +76,7 @@ impl WithinRow {
         let mut rest = self.moments.as_mut_slice();
         for (column, &value) in row.iter().enumerate() {
             let (sums, tail) = rest.split_at_mut(self.columns - column);
-            add_scaled(self.level, sums, &row[column..], value);
+            add_scaled(self.isa, sums, &row[column..], value);
             rest = tail;
         }
         self.rows += 1.0;
@@ -112,7 +113,7 @@ impl WithinRow {
                 let offset = self.start(earlier);
                 let above = &before[offset..offset + self.columns - earlier];
                 let factor = above[column - earlier] * above[0];
-                add_scaled(self.level, here, &above[column - earlier..], -factor);
+                add_scaled(self.isa, here, &above[column - earlier..], -factor);
             }
             let pivot = here[0].max(LEAST);
             here[0] = pivot;
@@ -155,14 +156,14 @@ impl AcrossRows {
     }
 
     /// The prediction of the row after `past`, which holds whole rows of `out.len()` values.
-    pub fn predict(&self, past: &[f32], level: Level, out: &mut [f32]) {
+    pub fn predict(&self, past: &[f32], isa: Available, out: &mut [f32]) {
         out.fill(0.0);
         let columns = out.len();
         let rows = past.len() / columns;
         for (weight, &lag) in self.weights(rows).iter().zip(&self.lags) {
             if lag <= rows {
                 let start = (rows - lag) * columns;
-                add_scaled(level, out, &past[start..start + columns], *weight as f32);
+                add_scaled(isa, out, &past[start..start + columns], *weight as f32);
             }
         }
     }

@@ -3,10 +3,10 @@
 use super::geometry::Geometry;
 use super::normal::Normal;
 use super::row_model::{Expert, Outlook, RowModel, Source};
-use super::simd::Level;
 use super::trellis::{MAX_STATE_BITS, Trellis};
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::Available;
 
 /// The trade-off between squared error and bits that a fine quantiser followed by an ideal code
 /// strikes: `d(error)/d(bits) = 2 ln 2 * spacing^2 / 12`, in units of the squared spacing.
@@ -22,7 +22,7 @@ pub struct Job<'a> {
     /// How much bits count, as a multiple of the best trade-off at high rates.
     pub economy: f32,
     /// Instructions to use; the result does not depend on them.
-    pub level: Level,
+    pub isa: Available,
 }
 
 /// Records what the model expects, fed with the values before quantisation.
@@ -72,7 +72,7 @@ fn observe(
     monitor: &Monitor,
 ) -> Result<Vec<Expert>> {
     let values = job.values;
-    let mut model = RowModel::new(geometry, first_scale, job.level);
+    let mut model = RowModel::new(geometry, first_scale, job.isa);
     let mut past = Vec::with_capacity(values.len());
     let mut observer = Observer {
         values: values.iter(),
@@ -99,7 +99,7 @@ pub fn estimate(
         values,
         weights: None,
         economy: 1.0,
-        level: Level::best(),
+        isa: Available::best(),
     };
     let experts = observe(&job, geometry, first_scale, monitor)?;
     let normal = Normal::new();

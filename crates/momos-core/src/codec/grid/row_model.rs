@@ -7,7 +7,7 @@
 
 use super::geometry::Geometry;
 use super::prediction::{AcrossRows, WithinRow};
-use super::simd::Level;
+use crate::simd::Available;
 
 /// A normal distribution.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ const ROUNDING_VARIANCE: f32 = 0.02;
 #[derive(Debug)]
 pub struct RowModel {
     columns: usize,
-    level: Level,
+    isa: Available,
     within: Option<WithinRow>,
     across: Option<AcrossRows>,
     column_scales: Vec<f32>,
@@ -61,12 +61,12 @@ pub struct RowModel {
 
 impl RowModel {
     /// A model that knows the mean square of the first row only.
-    pub fn new(geometry: &Geometry, first_scale: f32, level: Level) -> Self {
+    pub fn new(geometry: &Geometry, first_scale: f32, isa: Available) -> Self {
         let columns = geometry.columns;
         Self {
             columns,
-            level,
-            within: geometry.within.then(|| WithinRow::new(columns, level)),
+            isa,
+            within: geometry.within.then(|| WithinRow::new(columns, isa)),
             across: (!geometry.lags.is_empty())
                 .then(|| AcrossRows::new(&geometry.lags, geometry.period)),
             column_scales: vec![1.0; columns],
@@ -84,7 +84,7 @@ impl RowModel {
     pub fn row(&mut self, values: &mut Vec<f32>, length: usize, source: &mut impl Source) {
         let Self { centres, means, .. } = self;
         if let Some(across) = &self.across {
-            across.predict(values, self.level, centres);
+            across.predict(values, self.isa, centres);
         }
         means.copy_from_slice(centres);
         let phase = self.rows % self.row_scales.len();

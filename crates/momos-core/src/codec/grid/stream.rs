@@ -8,12 +8,12 @@ use super::super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use super::geometry::{Geometry, MAX_LAGS};
 use super::quantise::{self, Job};
 use super::row_model::{Outlook, RowModel, Source};
-use super::simd::Level;
 use super::symbols::SymbolModel;
 use super::trellis::Trellis;
 use crate::error::{Error, Result};
 use crate::float::{FloatType, Working};
 use crate::monitor::Monitor;
+use crate::simd::Available;
 
 /// The codec's number, the first byte of a stream.
 const GRID: u8 = 0;
@@ -71,11 +71,11 @@ pub fn quantise(
     options: &Options,
     monitor: &Monitor,
 ) -> Result<Multiples> {
-    quantise_at(Level::best(), values, weights, options, monitor)
+    quantise_at(Available::best(), values, weights, options, monitor)
 }
 
 fn quantise_at(
-    level: Level,
+    isa: Available,
     values: &[f64],
     weights: Option<&[f32]>,
     options: &Options,
@@ -117,7 +117,7 @@ fn quantise_at(
             values: &scaled,
             weights: weights.as_deref(),
             economy: options.economy,
-            level,
+            isa,
         };
         let scale = scale_value(scale_code(&scaled, geometry.columns));
         let chosen = quantise::quantise(&job, geometry, scale, &trellis, monitor)?;
@@ -212,7 +212,7 @@ impl<C: BitCoder> Source for Coder<'_, C> {
     reason = "one chunk and all that it depends on"
 )]
 fn code_chunk<C: BitCoder>(
-    level: Level,
+    isa: Available,
     coder: &mut C,
     geometry: &Geometry,
     trellis: &Trellis,
@@ -221,7 +221,7 @@ fn code_chunk<C: BitCoder>(
     known: &[i32],
     mut check: impl FnMut(&C) -> Result<()>,
 ) -> Result<Vec<i32>> {
-    let mut model = RowModel::new(geometry, scale, level);
+    let mut model = RowModel::new(geometry, scale, isa);
     let mut source = Coder {
         coder,
         symbols: SymbolModel::new(),
@@ -251,10 +251,10 @@ fn code_chunk<C: BitCoder>(
 /// # Errors
 /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by values.
 pub fn encode(multiples: &Multiples, monitor: &Monitor) -> Result<Vec<u8>> {
-    encode_at(Level::best(), multiples, monitor)
+    encode_at(Available::best(), multiples, monitor)
 }
 
-fn encode_at(level: Level, multiples: &Multiples, monitor: &Monitor) -> Result<Vec<u8>> {
+fn encode_at(isa: Available, multiples: &Multiples, monitor: &Monitor) -> Result<Vec<u8>> {
     let header = &multiples.header;
     let trellis = Trellis::new(header.state_bits)?;
     let chunks = for_each_chunk(multiples.chunks.len(), |index| {
@@ -265,7 +265,7 @@ fn encode_at(level: Level, multiples: &Multiples, monitor: &Monitor) -> Result<V
         let code = scale_code(&first, row);
         let mut encoder = RangeEncoder::new();
         code_chunk(
-            level,
+            isa,
             &mut encoder,
             &header.geometry,
             &trellis,
@@ -419,7 +419,7 @@ pub fn decode_chunks(
         let (&code, coded) = chunks[chunk].split_first().ok_or_else(ends_early)?;
         let mut decoder = RangeDecoder::new(coded);
         let values = code_chunk(
-            Level::best(),
+            Available::best(),
             &mut decoder,
             geometry,
             &trellis,
@@ -620,11 +620,11 @@ mod tests {
             let multiples = quantise(&values, None, &options, &monitor).unwrap();
             let stream = encode(&multiples, &monitor).unwrap();
             prop_assert_eq!(&decode(&stream, elements, &monitor).unwrap(), &multiples);
-            for &level in Level::available() {
+            for &isa in Available::all() {
                 prop_assert_eq!(
-                    &quantise_at(level, &values, None, &options, &monitor).unwrap(), &multiples
+                    &quantise_at(isa, &values, None, &options, &monitor).unwrap(), &multiples
                 );
-                prop_assert_eq!(&encode_at(level, &multiples, &monitor).unwrap(), &stream);
+                prop_assert_eq!(&encode_at(isa, &multiples, &monitor).unwrap(), &stream);
             }
         }
 

@@ -13,13 +13,13 @@ use std::hint::select_unpredictable;
 use super::super::chunks::ends_early;
 use super::super::grid::normal::Normal;
 use super::super::grid::prediction::WithinRow;
-use super::super::grid::simd::Level;
 use super::super::model::{AdaptiveBit, Logistic, Mixer, to_units};
 use super::super::motif_tree::{MotifTree, Slope, half_octaves};
 use super::super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use super::BLOCKS_PER_CHECK;
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::simd::Available;
 
 /// Rows of more values are not predicted: the covariances would take too long.
 const MOST_COLUMNS: usize = 1024;
@@ -173,7 +173,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(block_size: usize, row_blocks: usize, level: Level) -> Self {
+    fn new(block_size: usize, row_blocks: usize, isa: Available) -> Self {
         let aligned = row_blocks > 0;
         let blocks = if aligned {
             row_blocks
@@ -186,7 +186,7 @@ impl Rows {
             block_size,
             columns,
             aligned,
-            within: predicted.then(|| WithinRow::new(columns, level)),
+            within: predicted.then(|| WithinRow::new(columns, isa)),
             column: 0,
             row: vec![0.0; columns],
             means: vec![0.0; columns],
@@ -291,12 +291,12 @@ pub struct MixingModel<'a> {
 
 impl<'a> MixingModel<'a> {
     /// A model that has learnt nothing; a row of the tensor holds `row_blocks` blocks, 0 if that
-    /// is no whole number. The instructions of `level` change nothing but the speed.
+    /// is no whole number. The instruction set change nothing but the speed.
     pub fn new(
         tree: &'a MotifTree,
         geometry: &'a Geometry,
         row_blocks: usize,
-        level: Level,
+        isa: Available,
     ) -> Self {
         let levels = tree.depth() as usize;
         let first = Mixer::new([0.15, 0.15, 0.15, 0.1, 0.1, 0.0]);
@@ -305,7 +305,7 @@ impl<'a> MixingModel<'a> {
             geometry,
             normal: Normal::new(),
             logistic: Logistic::new(),
-            rows: Rows::new(geometry.block_size, row_blocks, level),
+            rows: Rows::new(geometry.block_size, row_blocks, isa),
             predicted: Expectation::new(geometry.block_size),
             plain: Expectation::new(geometry.block_size),
             shared: vec![AdaptiveBit::new(); levels * CONTEXTS_PER_LEVEL],
@@ -459,9 +459,9 @@ mod tests {
         (tree, places)
     }
 
-    fn encode(tree: &MotifTree, places: &[u32], row_blocks: usize, level: Level) -> Vec<u8> {
+    fn encode(tree: &MotifTree, places: &[u32], row_blocks: usize, isa: Available) -> Vec<u8> {
         let geometry = Geometry::new(tree);
-        MixingModel::new(tree, &geometry, row_blocks, level)
+        MixingModel::new(tree, &geometry, row_blocks, isa)
             .encode(places, &Monitor::new())
             .unwrap()
     }
@@ -469,18 +469,18 @@ mod tests {
     #[test]
     fn every_set_of_instructions_gives_the_same_bytes() {
         let (tree, places) = correlated();
-        let reference = encode(&tree, &places, 40, Level::available()[0]);
-        for &level in Level::available() {
-            assert_eq!(encode(&tree, &places, 40, level), reference, "{level:?}");
+        let reference = encode(&tree, &places, 40, Available::PORTABLE);
+        for &isa in Available::all() {
+            assert_eq!(encode(&tree, &places, 40, isa), reference, "{isa:?}");
         }
     }
 
     #[test]
     fn rows_predict_themselves() {
         let (tree, places) = correlated();
-        let level = Level::best();
-        let with_rows = encode(&tree, &places, 40, level).len();
-        let without = encode(&tree, &places, 0, level).len();
+        let isa = Available::best();
+        let with_rows = encode(&tree, &places, 40, isa).len();
+        let without = encode(&tree, &places, 0, isa).len();
         // Two steps of log2 3 bits each are all that is new in a block.
         assert!(with_rows * 8 < places.len() * 9 / 2, "{with_rows}");
         assert!(with_rows * 5 < without * 4, "{with_rows} {without}");

@@ -22,12 +22,12 @@ use self::contexts::{Choice, TRIAL_BLOCKS};
 use self::mixing::{Geometry, MixingModel};
 use super::chunks::{self, Part, ends_early};
 use super::fixed_width;
-use super::grid::simd::Level;
 use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
 use super::motif_tree::MotifTree;
 use crate::error::{Error, Result};
 use crate::limits::{BLOCKS_PER_CHUNK, BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
 use crate::monitor::Monitor;
+use crate::simd::Available;
 
 const CONTEXTS: u8 = 2;
 const MIXING: u8 = 3;
@@ -145,7 +145,7 @@ impl Coding {
                 let row_blocks = row_blocks as usize;
                 chunks
                     .map(|places| {
-                        MixingModel::new(tree, &geometry, row_blocks, Level::best())
+                        MixingModel::new(tree, &geometry, row_blocks, Available::best())
                             .encode(places, monitor)
                     })
                     .collect()
@@ -236,7 +236,7 @@ pub fn decode_part(
             let geometry = Geometry::new(tree);
             let per_chunk = blocks_per_mixing_chunk(row_blocks);
             decode_chunks(payload, blocks, part, per_chunk, |bytes, places| {
-                MixingModel::new(tree, &geometry, row_blocks as usize, Level::best())
+                MixingModel::new(tree, &geometry, row_blocks as usize, Available::best())
                     .decode(bytes, places, monitor)
             })
         }

@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Simd, Work, last_index};
+use super::isa::Isa;
+use super::lanes::{LANES, Simd, Work, last_index};
 
 // Every unsafe block below either calls an intrinsic whose instructions the token `self`
 // proves to be there, or reads and writes whole arrays of sixteen lanes, or gathers at
@@ -15,14 +16,8 @@ pub struct Avx512<const VNNI: bool>(());
 
 impl<const VNNI: bool> Avx512<VNNI> {
     pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && (!VNNI || is_x86_feature_detected!("avx512vnni"));
-        found.then_some(Self(()))
+        let isa = if VNNI { Isa::Avx512Vnni } else { Isa::Avx512 };
+        isa.is_available().then_some(Self(()))
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! Plain arrays, which the compiler vectorises as far as it can.
 
-use super::{LANES, Simd, last_index};
+use super::lanes::{LANES, Simd, last_index};
 
 /// Plain arrays; also the reference that tests compare the others to.
 #[derive(Clone, Copy, Debug)]

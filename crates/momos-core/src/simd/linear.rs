@@ -1,58 +1,24 @@
-//! The inner loops of linear prediction, behind safe functions.
+//! The inner loops of linear prediction.
 //!
 //! Every lane does what the scalar loop does, multiplication and addition rounded one after the
-//! other, so the result is the same at each level.
-#![allow(unsafe_code)]
+//! other, so the result is the same with each instruction set.
 
-use std::sync::LazyLock;
-
-/// A set of instructions this processor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level(Instructions);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instructions {
-    Baseline,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-}
-
-impl Level {
-    /// All levels of this processor, the fastest last. That a level exists is the proof that its
-    /// instructions do.
-    pub fn available() -> &'static [Self] {
-        static AVAILABLE: LazyLock<Vec<Level>> = LazyLock::new(|| {
-            #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
-            let mut levels = vec![Level(Instructions::Baseline)];
-            #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx2") {
-                levels.push(Level(Instructions::Avx2));
-            }
-            levels
-        });
-        &AVAILABLE
-    }
-
-    /// The fastest level.
-    pub fn best() -> Self {
-        *Self::available()
-            .last()
-            .expect("the baseline is always there")
-    }
-}
+use super::isa::{Available, Isa};
 
 /// Adds `factor * x` to `y`, element by element.
 ///
 /// # Panics
 /// If the lengths differ.
 #[inline]
-pub fn add_scaled(level: Level, y: &mut [f32], x: &[f32], factor: f32) {
+pub fn add_scaled(isa: Available, y: &mut [f32], x: &[f32], factor: f32) {
     assert_eq!(y.len(), x.len(), "vectors of one length");
-    match level.0 {
-        Instructions::Baseline => add_scaled_body(y, x, factor),
+    match isa.isa() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level proves AVX2.
-        Instructions::Avx2 => unsafe { add_scaled_avx2(y, x, factor) },
+        // SAFETY: the processor has AVX2, which comes with AVX-512.
+        Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => unsafe { add_scaled_avx2(y, x, factor) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => add_scaled_body(y, x, factor),
+        Isa::NeonDot | Isa::Neon | Isa::Portable => add_scaled_body(y, x, factor),
     }
 }
 
@@ -98,18 +64,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_level_gives_the_same_bits() {
+    fn every_instruction_set_gives_the_same_bits() {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.7).sin() * 3.1).collect();
         for length in [0, 1, 7, 8, 33, 1003] {
-            let run = |level| {
+            let run = |isa| {
                 let mut y: Vec<f32> = (0..length).map(|i| 1.0 / (i as f32 + 0.3)).collect();
                 for turn in 0..5 {
-                    add_scaled(level, &mut y, &x[..length], 0.1 + turn as f32 / 7.0);
+                    add_scaled(isa, &mut y, &x[..length], 0.1 + turn as f32 / 7.0);
                 }
                 y.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
             };
-            for &level in Level::available() {
-                assert_eq!(run(level), run(Level::available()[0]));
+            for &isa in Available::all() {
+                assert_eq!(run(isa), run(Available::PORTABLE));
             }
         }
     }

@@ -2,16 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use crate::complexity::floats::Floats;
-use crate::complexity::planes::{Quantiser, WIDTH};
+use super::scalar::{Levels, Patterns, WIDTH};
 
-/// Packs the signs of `64 * words.len()` weights.
+/// As [`super::pack_patterns`], for whole words.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub fn pack_signs_avx512(weights: Floats<'_>, words: &mut [u64]) {
-    let (first, last) = weights.dtype().positive_patterns();
-    let size = weights.dtype().size();
-    assert_eq!(weights.len(), 64 * words.len(), "words for the bits");
-    let bytes = weights.bytes().as_ptr();
+pub fn pack_patterns_avx512(bytes: &[u8], patterns: Patterns, words: &mut [u64]) {
+    let Patterns { size, first, last } = patterns;
+    assert_eq!(bytes.len(), 64 * size * words.len(), "words for the bits");
+    let bytes = bytes.as_ptr();
     let load = |word: usize, part: usize| {
         // SAFETY: a word covers `64 * size` bytes, `size` registers; all of them are within the
         // weights by the assertion, and the load is an unaligned one.
@@ -68,29 +66,25 @@ pub fn pack_signs_avx512(weights: Floats<'_>, words: &mut [u64]) {
     }
 }
 
-/// Packs the signs of `64 * words.len()` float32 weights.
+/// As [`super::pack_patterns`], for whole words of four-byte elements.
 #[target_feature(enable = "avx2")]
-pub fn pack_signs_avx2(weights: Floats<'_>, words: &mut [u64]) {
-    assert_eq!(
-        weights.bytes().len(),
-        256 * words.len(),
-        "words for the bits"
-    );
-    let bytes = weights.bytes().as_ptr();
-    let zero = _mm256_setzero_si256();
-    let infinity = _mm256_set1_epi32(0x7f80_0000);
+pub fn pack_patterns_avx2(bytes: &[u8], patterns: Patterns, words: &mut [u64]) {
+    assert_eq!(patterns.size, 4, "four-byte elements");
+    assert_eq!(bytes.len(), 256 * words.len(), "words for the bits");
+    let (first, last) = (patterns.first as i32, patterns.last as i32);
+    let bytes = bytes.as_ptr();
+    // Moved so that the first pattern becomes the smallest signed integer: only signed integers
+    // can be compared.
+    let moved = _mm256_set1_epi32(first.wrapping_sub(i32::MIN));
+    let highest = _mm256_set1_epi32(last.wrapping_sub(first).wrapping_add(i32::MIN));
     for (index, word) in words.iter_mut().enumerate() {
         *word = 0;
         for part in 0..8 {
-            // SAFETY: bytes `256 * index + 32 * part ..` and 32 more are within the weights by
+            // SAFETY: bytes `256 * index + 32 * part ..` and 32 more are within the elements by
             // the assertion; the load is an unaligned one.
             let pattern = unsafe { _mm256_loadu_si256(bytes.add(256 * index + 32 * part).cast()) };
-            // As signed integers: above 0, not above infinity.
-            let positive = _mm256_andnot_si256(
-                _mm256_cmpgt_epi32(pattern, infinity),
-                _mm256_cmpgt_epi32(pattern, zero),
-            );
-            let mask = _mm256_movemask_ps(_mm256_castsi256_ps(positive));
+            let outside = _mm256_cmpgt_epi32(_mm256_sub_epi32(pattern, moved), highest);
+            let mask = !_mm256_movemask_ps(_mm256_castsi256_ps(outside)) & 0xff;
             *word |= u64::from(mask as u32) << (8 * part);
         }
     }
@@ -99,25 +93,25 @@ pub fn pack_signs_avx2(weights: Floats<'_>, words: &mut [u64]) {
 /// Nearest, ties to even, whatever the thread's rounding mode.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-/// As [`super::level_keys`]; the step is not 0.
+/// As [`super::plane_keys`]; the step is not 0.
 ///
 /// Each 128-bit lane holds one block: its rows are combined to a byte per weight, then shuffled
 /// from column-major to row-major order. The highest bits of the bytes are the key of the highest
 /// plane; doubling every byte brings up the next plane.
 ///
 /// # Safety
-/// The caller has checked what [`super::level_keys`] asserts.
+/// The caller has checked what [`super::plane_keys`] asserts.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub unsafe fn level_keys_avx512(
+pub unsafe fn plane_keys_avx512(
     rows: [&[[u8; 4]]; WIDTH],
-    quantiser: Quantiser,
+    scale: Levels,
     stride: usize,
     keys: &mut [u16],
 ) {
     const COLUMNS: usize = 16;
-    let low = _mm512_set1_ps(quantiser.low() as f32);
-    let step = _mm512_set1_ps(quantiser.step() as f32);
-    let bits = quantiser.bits() as usize;
+    let low = _mm512_set1_ps(scale.low);
+    let step = _mm512_set1_ps(scale.step);
+    let bits = scale.bits as usize;
     let highest = _mm512_set1_ps(((1u32 << bits) - 1) as f32);
     let transpose = _mm512_broadcast_i32x4(transpose_block());
     let byte = _mm512_set1_epi32(0xff);
@@ -155,21 +149,21 @@ pub unsafe fn level_keys_avx512(
     }
 }
 
-/// As [`level_keys_avx512`], two blocks at a time.
+/// As [`plane_keys_avx512`], two blocks at a time.
 ///
 /// # Safety
-/// The caller has checked what [`super::level_keys`] asserts.
+/// The caller has checked what [`super::plane_keys`] asserts.
 #[target_feature(enable = "avx2")]
-pub unsafe fn level_keys_avx2(
+pub unsafe fn plane_keys_avx2(
     rows: [&[[u8; 4]]; WIDTH],
-    quantiser: Quantiser,
+    scale: Levels,
     stride: usize,
     keys: &mut [u16],
 ) {
     const COLUMNS: usize = 8;
-    let low = _mm256_set1_ps(quantiser.low() as f32);
-    let step = _mm256_set1_ps(quantiser.step() as f32);
-    let bits = quantiser.bits() as usize;
+    let low = _mm256_set1_ps(scale.low);
+    let step = _mm256_set1_ps(scale.step);
+    let bits = scale.bits as usize;
     let highest = _mm256_set1_ps(((1u32 << bits) - 1) as f32);
     let transpose = _mm256_broadcastsi128_si256(transpose_block());
     let byte = _mm256_set1_epi32(0xff);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::element::Element;
+use crate::element::Element;
 
 /// Which values count as the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

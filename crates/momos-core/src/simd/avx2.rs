@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Simd, Work, last_index};
+use super::isa::Isa;
+use super::lanes::{LANES, Simd, Work, last_index};
 
 /// Proof of AVX2 and FMA; sixteen lanes are two registers.
 #[derive(Clone, Copy, Debug)]
@@ -10,11 +11,7 @@ pub struct Avx2(());
 
 impl Avx2 {
     pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2");
-        found.then_some(Self(()))
+        Isa::Avx2.is_available().then_some(Self(()))
     }
 
     #[inline]

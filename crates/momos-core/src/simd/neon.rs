@@ -4,7 +4,8 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::array::from_fn;
 
-use super::{LANES, Simd, Work, last_index};
+use super::isa::Isa;
+use super::lanes::{LANES, Simd, Work, last_index};
 
 /// Proof of NEON, which every aarch64 processor has, and of the dot products of bytes if `DOT`.
 #[derive(Clone, Copy, Debug)]
@@ -12,9 +13,8 @@ pub struct Neon<const DOT: bool>(());
 
 impl<const DOT: bool> Neon<DOT> {
     pub fn detect() -> Option<Self> {
-        let found = std::arch::is_aarch64_feature_detected!("neon")
-            && (!DOT || std::arch::is_aarch64_feature_detected!("dotprod"));
-        found.then_some(Self(()))
+        let isa = if DOT { Isa::NeonDot } else { Isa::Neon };
+        isa.is_available().then_some(Self(()))
     }
 
     #[inline]
