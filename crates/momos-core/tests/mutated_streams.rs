@@ -6,13 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use momos_core::codec::entropy::prefix_code::{PrefixCode, code_lengths, length_counts};
+use momos_core::codec::exact::floats;
 use momos_core::codec::grid::geometry::Geometry;
 use momos_core::codec::grid::stream as grid;
-use momos_core::codec::indices;
-use momos_core::codec::motif_tree::MotifTree;
-use momos_core::codec::paths::{self, Effort};
-use momos_core::codec::prefix_code::{PrefixCode, code_lengths, length_counts};
-use momos_core::codec::{float_coder, motif_coder, motif_table};
+use momos_core::codec::index::indices;
+use momos_core::codec::index::paths::{self, Effort};
+use momos_core::codec::motifs::tree::MotifTree;
+use momos_core::codec::motifs::{coder, table};
 use momos_core::float::FloatType;
 use momos_core::{Error, Monitor};
 
@@ -160,7 +161,7 @@ fn motifs_survive() {
     fuzz(4, |random| {
         let motifs = random.below(400);
         let table = table(random, motifs);
-        let order = motif_table::sorted_order(&table, 2, FloatType::F32, &vec![1; motifs]).unwrap();
+        let order = table::sorted_order(&table, 2, FloatType::F32, &vec![1; motifs]).unwrap();
         let rows: Vec<u8> = order
             .iter()
             .flat_map(|&row| &table[row as usize * 8..][..8])
@@ -168,11 +169,11 @@ fn motifs_survive() {
             .collect();
         let step = (random.below(2) == 0).then_some(1.0 / 16.0);
         let stream =
-            motif_coder::encode(&rows, 2, FloatType::F32, motifs, step, &Monitor::new()).unwrap();
+            coder::encode(&rows, 2, FloatType::F32, motifs, step, &Monitor::new()).unwrap();
         for _ in 0..8 {
             let (mutated, motifs) = (random.mutate(&stream), announced(random, motifs));
             let float = [FloatType::F32, FloatType::F16, FloatType::F64][random.below(3)];
-            let decoded = motif_coder::decode(&mutated, 2, float, motifs, &Monitor::new());
+            let decoded = coder::decode(&mutated, 2, float, motifs, &Monitor::new());
             if let Ok(table) = decoded {
                 // Whatever was decoded has a tree.
                 let tree = MotifTree::new(&table, 2, float).unwrap();
@@ -191,7 +192,7 @@ fn floats_survive() {
         let data: Vec<u8> = (0..elements * size)
             .map(|_| random.next() as u8 & 0x3f)
             .collect();
-        let (modelled, rest) = float_coder::encode(&data, size, &Monitor::new()).unwrap();
+        let (modelled, rest) = floats::encode(&data, size, &Monitor::new()).unwrap();
         for _ in 0..8 {
             let (mutated, elements) = (random.mutate(&modelled), announced(random, elements));
             let rest = if random.below(2) == 0 {
@@ -200,7 +201,7 @@ fn floats_survive() {
                 random.mutate(&rest)
             };
             let decoded: Result<Vec<u8>, Error> =
-                float_coder::decode(&mutated, &rest, elements, size, &Monitor::new());
+                floats::decode(&mutated, &rest, elements, size, &Monitor::new());
             if let Ok(data) = decoded {
                 assert_eq!(data.len(), elements * size);
             }

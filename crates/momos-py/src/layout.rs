@@ -1,13 +1,11 @@
 //! Bindings of the core's `layout` module.
 
 use momos_core::layout::{self, Difference};
-use numpy::{
-    PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods, ndarray,
-};
+use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arrays::{Bytes, float_type, weights};
+use crate::arrays::{Bytes, float_type, rows, weights};
 use crate::runtime::{invalid_argument, run, to_python_error};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -54,18 +52,6 @@ fn gather_blocks<'py>(
         })?;
         Ok(rows(py, blocks, block_size)?.into_any())
     }
-}
-
-/// Rows of `width` values as a 2-D array, without a copy.
-pub fn rows<'py, T: numpy::Element>(
-    py: Python<'py>,
-    values: Vec<T>,
-    width: usize,
-) -> PyResult<Bound<'py, PyArray2<T>>> {
-    let shape = (values.len() / width, width);
-    let array = ndarray::Array2::from_shape_vec(shape, values)
-        .map_err(|error| invalid_argument(error.to_string()))?;
-    Ok(PyArray2::from_owned_array(py, array))
 }
 
 /// A tensor of `elements` values rebuilt from its blocks' motifs, as bytes.

@@ -1,17 +1,16 @@
 //! `momos_rs._core`: the Python face of `momos-core`.
 //!
 //! Nothing is computed here. Every function checks its arrays, leaves the interpreter, calls the
-//! core and turns its errors into `momos_rs.errors`. One file per module of the core.
+//! core and turns its errors into `momos_rs.errors`. One file, or directory, per module of
+//! the core.
 
 mod arrays;
 mod codec;
 mod complexity;
-mod grid;
 mod layout;
 mod motifs;
 mod nearest;
 mod runtime;
-mod search;
 
 use pyo3::prelude::*;
 
@@ -20,10 +19,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     codec::register(module)?;
     complexity::register(module)?;
-    grid::register(module)?;
     layout::register(module)?;
     motifs::register(module)?;
     nearest::register(module)?;
-    search::register(module)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Which `k` motifs represent the blocks: selection and Lloyd refinement.
+//! Which `k` motifs represent the blocks: selection and Lloyd refinement, and how
+//! many blocks differ.
 
 mod aligned;
 mod clusters;
@@ -6,6 +7,7 @@ mod distinct;
 mod lloyd;
 mod means;
 mod random;
+pub mod repeats;
 mod select;
 mod sums;
 

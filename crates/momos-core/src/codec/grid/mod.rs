@@ -11,13 +11,11 @@
 //! | [`geometry`] | rows, columns, chunks |
 //! | [`trellis`] | which multiples may follow which |
 //! | [`quantise`] | chooses multiples |
-//! | [`row_model`], [`prediction`] | what is expected of a value |
+//! | [`row_model`] | what is expected of a value |
 //! | [`symbols`] | codes a value by what is expected of it |
 //! | [`stream`] | the coded tensor |
 
 pub mod geometry;
-pub mod normal;
-pub mod prediction;
 pub mod quantise;
 pub mod row_model;
 pub mod stream;

@@ -1,9 +1,9 @@
 //! Choosing the points of the grid: distance weighed against the bits it will take.
 
 use super::geometry::Geometry;
-use super::normal::Normal;
 use super::row_model::{Expert, Outlook, RowModel, Source};
 use super::trellis::{MAX_STATE_BITS, Trellis};
+use crate::codec::entropy::normal::Normal;
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::simd::Available;

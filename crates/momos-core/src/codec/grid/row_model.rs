@@ -6,7 +6,7 @@
 //! sides alike, so none of it is sent. Everything is in units of the spacing of the grid.
 
 use super::geometry::Geometry;
-use super::prediction::{AcrossRows, WithinRow};
+use crate::codec::entropy::prediction::{AcrossRows, WithinRow};
 use crate::simd::Available;
 
 /// A normal distribution.

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use super::geometry::{Geometry, MAX_LAGS};
 use super::quantise::{self, Job};
 use super::row_model::{Outlook, RowModel, Source};
 use super::symbols::SymbolModel;
 use super::trellis::Trellis;
+use crate::codec::entropy::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use crate::error::{Error, Result};
 use crate::float::{FloatType, Working};
 use crate::monitor::Monitor;
@@ -710,7 +710,7 @@ mod tests {
     #[test]
     fn chunks_do_not_depend_on_one_another_or_on_threads() {
         let columns = 1 << 12;
-        let rows = super::super::geometry::VALUES_PER_CHUNK / columns + 3;
+        let rows = crate::codec::grid::geometry::VALUES_PER_CHUNK / columns + 3;
         let values: Vec<f64> = (0..rows * columns)
             .map(|i| ((i * i) % 37) as f64 - 18.0)
             .collect();

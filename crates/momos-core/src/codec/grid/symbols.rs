@@ -6,10 +6,10 @@
 //! Where the deviation is many positions wide, the distance is coded in groups of 2^shift
 //! positions first, and the position within the group bit by bit after that.
 
-use super::super::model::{AdaptiveBit, Logistic, MAX_LOGIT, Mixer, to_units};
-use super::super::range_coder::BitCoder;
-use super::normal::Normal;
 use super::row_model::{Expert, Outlook};
+use crate::codec::entropy::model::{AdaptiveBit, Logistic, MAX_LOGIT, Mixer, to_units};
+use crate::codec::entropy::normal::Normal;
+use crate::codec::entropy::range_coder::BitCoder;
 
 /// Sizes with contexts of their own; larger ones share the last.
 const SIZES: usize = 20;

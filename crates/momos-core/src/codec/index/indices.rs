@@ -5,7 +5,7 @@
 //! | id | codec | what follows |
 //! |---|---|---|
 //! | 0 | [`fixed_width`] | every index in `ceil(log2 k)` bits |
-//! | 1 | [`prefix_code`](super::prefix_code) | [`chunks`] |
+//! | 1 | [`prefix_code`](crate::codec::entropy::prefix_code) | [`chunks`] |
 //!
 //! A chunk holds the codes of [`BLOCKS_PER_CHUNK`] indices (the last one what is left) and ends on
 //! a whole byte. Codecs from 2 on code places in a tree of motifs: see [`super::paths`].
@@ -14,10 +14,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::bits::{BitReader, BitWriter};
 use super::chunks::{self, Part, ends_early};
 use super::fixed_width;
-use super::prefix_code::PrefixCode;
+use crate::codec::entropy::bits::{BitReader, BitWriter};
+use crate::codec::entropy::prefix_code::PrefixCode;
 use crate::error::{Error, Result};
 use crate::limits::BLOCKS_PER_CHUNK;
 use crate::monitor::Monitor;
@@ -184,9 +184,9 @@ pub(super) fn unknown_codec(codec: u8) -> Error {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::prefix_code::{code_lengths, length_counts};
     use super::*;
     use crate::ErrorKind;
+    use crate::codec::entropy::prefix_code::{code_lengths, length_counts};
 
     /// The code of `counts`, whose symbols must be sorted by code length: ascending counts give
     /// descending lengths, so they are given descending.

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::layout::check_block_size;
 use crate::monitor::Monitor;
 
-/// Blocks that a sample holds at least, if there are so many.
+/// Blocks that a sample holds at least, if there are as many.
 const SAMPLE: usize = 1 << 17;
 
 /// Blocks between two looks at the monitor.
@@ -78,24 +78,6 @@ impl Sampler {
     }
 }
 
-/// Samples the whole blocks of tensors of little-endian elements of `itemsize` bytes.
-///
-/// # Errors
-/// [`crate::ErrorKind::InvalidArgument`] if the block size is out of range,
-/// [`crate::ErrorKind::Interrupted`] if cancelled.
-pub fn sample(tensors: &[(&[u8], usize)], block_size: usize, monitor: &Monitor) -> Result<Repeats> {
-    check_block_size(block_size)?;
-    let blocks = tensors
-        .iter()
-        .map(|(bytes, itemsize)| bytes.len() / (itemsize * block_size))
-        .sum();
-    let mut sampler = Sampler::new(blocks, block_size)?;
-    for &(bytes, itemsize) in tensors {
-        sampler.add(bytes, itemsize, monitor)?;
-    }
-    Ok(sampler.repeats())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,23 +87,24 @@ mod tests {
         let values: Vec<u8> = (0..1_200_000u32)
             .flat_map(|i| ((i / 3 % 50_000) * 3 + i % 3).to_le_bytes())
             .collect();
-        let count = |size| sample(&[(&values, 4)], size, &Monitor::new()).unwrap();
-        let three = count(3);
+        let sample = |piece_len: usize| {
+            let mut sampler = Sampler::new(400_000, 3).unwrap();
+            for piece in values.chunks(piece_len) {
+                sampler.add(piece, 4, &Monitor::new()).unwrap();
+            }
+            sampler.repeats()
+        };
+        let three = sample(values.len());
         assert!(three.one_in > 1);
         let estimate = (three.distinct * three.one_in) as f64;
         assert!((estimate / 50_000.0 - 1.0).abs() < 0.05, "{estimate}");
-        let halves = [(&values[..2_400_000], 4), (&values[2_400_000..], 4)];
-        assert_eq!(sample(&halves, 3, &Monitor::new()).unwrap(), three);
-        let mut pieces = Sampler::new(400_000, 3).unwrap();
-        for piece in values.chunks(12 * 1001) {
-            pieces.add(piece, 4, &Monitor::new()).unwrap();
-        }
-        assert_eq!(pieces.repeats(), three);
-        assert!(sample(&halves, 0, &Monitor::new()).is_err());
+        assert_eq!(sample(values.len() / 2), three);
+        assert_eq!(sample(12 * 1001), three);
+        assert!(Sampler::new(400_000, 0).is_err());
         let none = Repeats {
             distinct: 0,
             one_in: 1,
         };
-        assert_eq!(sample(&[], 3, &Monitor::new()).unwrap(), none);
+        assert_eq!(Sampler::new(0, 3).unwrap().repeats(), none);
     }
 }

@@ -7,8 +7,8 @@
 
 use std::cmp::Ordering;
 
-use super::model::AdaptiveBit;
-use super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
+use crate::codec::entropy::model::AdaptiveBit;
+use crate::codec::entropy::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 

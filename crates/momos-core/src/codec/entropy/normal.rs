@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::super::model::{exp, ln};
+use super::model::{exp, ln};
 
 /// Where the table of the normal distribution begins: `-LIMIT` deviations.
 const LIMIT: f32 = 8.0;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::bits::{BitReader, BitWriter};
 use super::chunks::{Part, check_length, ends_early};
+use crate::codec::entropy::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
 use crate::limits::BLOCKS_PER_CHUNK;
 use crate::monitor::Monitor;

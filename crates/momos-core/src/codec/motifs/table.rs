@@ -1,14 +1,14 @@
 //! The motifs, in the one order that needs fewest bytes.
 //!
 //! A dictionary is a set, so its order is free. Motifs are sorted by the length of their index's
-//! code (see [`super::prefix_code`]), and those of equal length by value. The first column then
+//! code (see [`crate::codec::entropy::prefix_code`]), and those of equal length by value. The first column then
 //! ascends within each length and is stored as differences; every column is spread into byte
 //! planes, so that a general compressor sees small differences and repeated exponents.
 
 use rayon::prelude::*;
 
-use super::planes::{self, Rotation};
-use super::prefix_code::{code_lengths, length_counts};
+use crate::codec::entropy::prefix_code::{code_lengths, length_counts};
+use crate::codec::exact::byte_planes::{self, Rotation};
 use crate::error::{Error, Result};
 use crate::float::FloatType;
 use crate::layout::check_block_size;
@@ -19,7 +19,7 @@ pub struct CanonicalOrder {
     /// Old numbers of the motifs in use, in their new order.
     pub order: Vec<u32>,
     /// Number of motifs of each code length, for
-    /// [`PrefixCode::from_length_counts`](super::prefix_code::PrefixCode::from_length_counts).
+    /// [`PrefixCode::from_length_counts`](crate::codec::entropy::prefix_code::PrefixCode::from_length_counts).
     pub length_counts: Vec<u64>,
 }
 
@@ -103,7 +103,7 @@ pub fn regroup(
             bytes.extend_from_slice(&value.wrapping_sub(previous).to_le_bytes()[..size]);
             previous = value;
         }
-        out.extend(planes::split(&bytes, size, rotation(column))?);
+        out.extend(byte_planes::split(&bytes, size, rotation(column))?);
     }
     Ok(out)
 }
@@ -123,7 +123,7 @@ pub fn restore(
     let mut out = vec![0u8; regrouped.len()];
     for column in 0..block_size {
         let planes = &regrouped[column * motifs * size..][..motifs * size];
-        let bytes = planes::join(planes, size, rotation(column))?;
+        let bytes = byte_planes::join(planes, size, rotation(column))?;
         let rows = out.chunks_exact_mut(block_size * size);
         let mut previous = 0u64;
         for (row, element) in rows.zip(bytes.chunks_exact(size)) {
@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codec::prefix_code::PrefixCode;
+    use crate::codec::entropy::prefix_code::PrefixCode;
 
     proptest! {
         #[test]

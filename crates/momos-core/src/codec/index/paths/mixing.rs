@@ -10,13 +10,12 @@
 
 use std::hint::select_unpredictable;
 
-use super::super::chunks::ends_early;
-use super::super::grid::normal::Normal;
-use super::super::grid::prediction::WithinRow;
-use super::super::model::{AdaptiveBit, Logistic, Mixer, to_units};
-use super::super::motif_tree::{MotifTree, Slope, half_octaves};
-use super::super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
-use super::BLOCKS_PER_CHECK;
+use crate::codec::entropy::model::{AdaptiveBit, Logistic, Mixer, to_units};
+use crate::codec::entropy::normal::Normal;
+use crate::codec::entropy::prediction::WithinRow;
+use crate::codec::entropy::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
+use crate::codec::index::chunks::{BLOCKS_PER_CHECK, ends_early};
+use crate::codec::motifs::tree::{MotifTree, Slope, half_octaves};
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::simd::Available;

@@ -13,11 +13,10 @@
 use std::array;
 use std::hint::select_unpredictable;
 
-use super::super::chunks;
-use super::super::model::AdaptiveBit;
-use super::super::motif_tree::{MotifTree, Slope, half_octaves};
-use super::super::range_coder::{BitCoder, CostCounter, RangeDecoder, RangeEncoder};
-use super::BLOCKS_PER_CHECK;
+use crate::codec::entropy::model::AdaptiveBit;
+use crate::codec::entropy::range_coder::{BitCoder, CostCounter, RangeDecoder, RangeEncoder};
+use crate::codec::index::chunks::{self, BLOCKS_PER_CHECK};
+use crate::codec::motifs::tree::{MotifTree, Slope, half_octaves};
 use crate::error::Result;
 use crate::monitor::Monitor;
 

@@ -5,25 +5,24 @@
 //! | id | codec | what follows |
 //! |---|---|---|
 //! | 0 | [`fixed_width`] | every place in `ceil(log2 k)` bits |
-//! | 2 | [`contexts`] | two bytes of choices, then chunks |
-//! | 3 | [`mixing`] | blocks per row (u32), then chunks |
+//! | 2 | [`contexts`](super::contexts) | two bytes of choices, then chunks |
+//! | 3 | [`mixing`](super::mixing) | blocks per row (u32), then chunks |
 //!
 //! Each of the [`chunks`] is coded by its own range coder and model, so any number of threads can
 //! decode them.
-
-pub mod contexts;
-pub mod mixing;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::contexts::{Choice, TRIAL_BLOCKS};
-use self::mixing::{Geometry, MixingModel};
-use super::chunks::{self, Part, ends_early};
-use super::fixed_width;
-use super::indices::{FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case};
-use super::motif_tree::MotifTree;
+use super::contexts::{self, Choice, TRIAL_BLOCKS};
+use super::mixing::{Geometry, MixingModel};
+use crate::codec::index::chunks::{self, Part, ends_early};
+use crate::codec::index::fixed_width;
+use crate::codec::index::indices::{
+    FIXED_WIDTH, check_indices, encode_fixed_width, unknown_codec, worst_case,
+};
+use crate::codec::motifs::tree::MotifTree;
 use crate::error::{Error, Result};
 use crate::limits::{BLOCKS_PER_CHUNK, BLOCKS_PER_MIXING_CHUNK, BLOCKS_PER_PATH_CHUNK};
 use crate::monitor::Monitor;
@@ -32,11 +31,8 @@ use crate::simd::Available;
 const CONTEXTS: u8 = 2;
 const MIXING: u8 = 3;
 
-/// Blocks between two looks at the monitor and at the end of the bytes.
-const BLOCKS_PER_CHECK: usize = 1 << 12;
-
 /// A chunk of `b` bytes codes fewer than this many times `b +` [`IMPLIED_BYTES`] blocks: the surest
-/// bit of [`AdaptiveBit`](super::model::AdaptiveBit) takes 0.0005 bits.
+/// bit of [`AdaptiveBit`](crate::codec::entropy::model::AdaptiveBit) takes 0.0005 bits.
 const MAX_BLOCKS_PER_BYTE: usize = 1 << 14;
 
 /// More bytes than those that range coders leave out at the ends of all lanes.

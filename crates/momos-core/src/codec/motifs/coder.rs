@@ -5,16 +5,16 @@
 //! | 4 | floats | bits and class of the largest exponent (u16), then the coded rows |
 //! | 5 | grid | a step (f64), then the coded rows of integers; a value is the step times its integer |
 //!
-//! Codecs below are those of any bytes, applied to [`super::motif_table::regroup`]ed tables.
+//! Codecs below are those of any bytes, applied to [`super::table::regroup`]ed tables.
 //!
 //! Rows are sorted, so the values that a row shares with the one before say that the next value
 //! does not descend: there a *gap* is coded, and `k` motifs take `log2 k!` bits less than `k` rows
 //! in any order. Other values are coded by sign, class (bit length, or distance of the exponent
 //! from the largest) and the bits below; the model of a class knows the largest value to the left.
 
-use super::model::AdaptiveBit;
-use super::motif_table::{check_table, load, mask, ordered, unordered};
-use super::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
+use super::table::{check_table, load, mask, ordered, unordered};
+use crate::codec::entropy::model::AdaptiveBit;
+use crate::codec::entropy::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use crate::error::{Error, Result};
 use crate::float::{FloatType, Working};
 use crate::monitor::Monitor;

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
+/// Blocks between two looks at the monitor and at the end of the bytes.
+pub const BLOCKS_PER_CHECK: usize = 1 << 12;
+
 /// Appends chunks, of less than 4 GiB each, with the lengths of all but the last.
 pub fn join(stream: &mut Vec<u8>, chunks: &[Vec<u8>]) {
     if let Some((_, counted)) = chunks.split_last() {
