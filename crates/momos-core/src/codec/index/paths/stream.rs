@@ -5,7 +5,7 @@
 //! | id | codec | what follows |
 //! |---|---|---|
 //! | 0 | [`fixed_width`] | every place in `ceil(log2 k)` bits |
-//! | 2 | [`contexts`](super::contexts) | two bytes of choices, then chunks |
+//! | 2 | [`contexts`] | two bytes of choices, then chunks |
 //! | 3 | [`mixing`](super::mixing) | blocks per row (u32), then chunks |
 //!
 //! Each of the [`chunks`] is coded by its own range coder and model, so any number of threads can
@@ -150,7 +150,7 @@ impl Coding {
     }
 }
 
-/// Blocks of a chunk of [`mixing`]: whole rows, if they are not too long.
+/// Blocks of a chunk of [`mixing`](super::mixing): whole rows, if they are not too long.
 fn blocks_per_mixing_chunk(row_blocks: u32) -> usize {
     let row = (row_blocks as usize).max(1);
     (BLOCKS_PER_MIXING_CHUNK / row).max(1) * row
