@@ -49,11 +49,11 @@ impl FloatType {
     /// Number of elements in `bytes`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidArgument`] if that is no whole number.
+    /// [`crate::ErrorKind::InvalidArgument`] if that is not a whole number.
     pub fn count(self, bytes: &[u8]) -> Result<usize> {
         if !bytes.len().is_multiple_of(self.size()) {
             return Err(Error::invalid_argument(format!(
-                "{} bytes are no whole number of {self:?} elements",
+                "{} bytes are not a whole number of {self:?} elements",
                 bytes.len()
             )));
         }

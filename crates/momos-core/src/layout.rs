@@ -27,7 +27,7 @@ impl<'a> Weights<'a> {
     /// Bytes of a tensor.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidArgument`] if `bytes` is no whole number of elements.
+    /// [`crate::ErrorKind::InvalidArgument`] if `bytes` is not a whole number of elements.
     pub fn new(bytes: &'a [u8], float: FloatType) -> Result<Self> {
         float.count(bytes)?;
         Ok(Self { bytes, float })

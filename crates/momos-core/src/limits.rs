@@ -1,6 +1,6 @@
 //! Every limit of the core in one place, each with its reason.
 
-/// Largest block size `s`. Beyond it a block is no local pattern any more, and kernels may size
+/// Largest block size `s`. Beyond it a block is not a local pattern any more, and kernels may size
 /// their buffers by it.
 pub const MAX_BLOCK_SIZE: usize = 4096;
 

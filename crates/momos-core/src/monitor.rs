@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Shared between a computation and whoever watches it.
+/// Shared between a computation and the code that watches it.
 ///
 /// Heavy functions take a `&Monitor`, report finished work with [`advance`](Self::advance) and
 /// call [`check`](Self::check) at least every few milliseconds, so that a cancelled computation
@@ -16,7 +16,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor of work that has not begun.
+    /// A monitor of work that has not started.
     pub fn new() -> Self {
         Self::default()
     }

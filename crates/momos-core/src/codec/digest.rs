@@ -2,7 +2,7 @@
 
 /// The digest of sections and headers: XXH3 with 128 bits, as 32 lower-case hexadecimal digits.
 ///
-/// It finds damage; it is no defence against forgery.
+/// It finds damage; it does not protect against forgery.
 pub fn digest(bytes: &[u8]) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytes))
 }

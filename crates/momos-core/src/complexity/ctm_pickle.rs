@@ -49,7 +49,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Entries<'_>>> {
                     (Value::Text(start, end), Value::Float(complexity)) => {
                         Ok((&bytes[start as usize..end as usize], complexity))
                     }
-                    _ => Err(unexpected("a table whose entries are no numbers")),
+                    _ => Err(unexpected("a table whose entries are not numbers")),
                 });
                 Ok((shape, entries.collect::<Result<_>>()?))
             }
@@ -200,7 +200,7 @@ impl<'a> Machine<'a> {
             match self.pop()? {
                 Value::Integer(value) => *slot = value,
                 Value::Class => factory = true,
-                _ => return Err(unexpected("a tuple that is no shape")),
+                _ => return Err(unexpected("a tuple that is not a shape")),
             }
         }
         self.stack.push(if factory {
@@ -216,7 +216,7 @@ impl<'a> Machine<'a> {
             (Value::Text(name, name_end), Value::Text(module, module_end)) => {
                 let text = |start: u32, end: u32| &self.bytes[start as usize..end as usize];
                 if !DICTIONARIES.contains(&(text(module, module_end), text(name, name_end))) {
-                    return Err(unexpected("a class that is no dictionary"));
+                    return Err(unexpected("a class that is not a dictionary"));
                 }
                 self.stack.push(Value::Class);
                 Ok(())
@@ -232,7 +232,7 @@ impl<'a> Machine<'a> {
                 self.push_dictionary();
                 Ok(())
             }
-            _ => Err(unexpected("a call of something that is no dictionary")),
+            _ => Err(unexpected("a call of something that is not a dictionary")),
         }
     }
 

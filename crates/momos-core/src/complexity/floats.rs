@@ -111,7 +111,7 @@ impl<'a> Floats<'a> {
     pub fn new(bytes: &'a [u8], dtype: WeightType) -> Result<Self> {
         if !bytes.len().is_multiple_of(dtype.size()) {
             return Err(Error::invalid_argument(format!(
-                "{} bytes are no whole number of {} weights",
+                "{} bytes are not a whole number of {} weights",
                 bytes.len(),
                 dtype.name()
             )));

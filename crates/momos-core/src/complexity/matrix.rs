@@ -18,7 +18,7 @@ impl<'a> Matrix<'a> {
         };
         if !whole {
             return Err(Error::invalid_argument(format!(
-                "{} weights are no whole rows of {columns}",
+                "{} weights are not whole rows of {columns}",
                 weights.len()
             )));
         }

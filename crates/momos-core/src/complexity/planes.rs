@@ -47,8 +47,8 @@ impl Planes {
 }
 
 /// Counts the 4x4 blocks of every plane of a matrix of `columns` columns, rows one after another,
-/// in the partition that ignores what no whole block covers. Returns the counters of each plane by
-/// key. Reports weights to the monitor, counted by the rows they are in.
+/// in the partition that ignores what is not covered by a whole block. Returns the counters of each
+/// plane by key. Reports weights to the monitor, counted by the rows they are in.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidArgument`] if the rows are not whole;

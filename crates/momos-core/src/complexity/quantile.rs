@@ -52,7 +52,7 @@ impl QuantileSearch {
     /// or there are more than 100 of them.
     pub fn new(n: usize, qs: &[f32]) -> Result<Self> {
         if let Some(q) = qs.iter().find(|q| !(0.0..=1.0).contains(*q)) {
-            return Err(Error::invalid_argument(format!("{q} is no quantile")));
+            return Err(Error::invalid_argument(format!("{q} is not a quantile")));
         }
         let Some(last) = n.checked_sub(1) else {
             return Err(Error::invalid_argument("no weights have no quantiles"));

@@ -29,7 +29,7 @@ const CHUNK: usize = (u16::MAX as usize * BLOCK_BITS) / PIECE * PIECE;
 /// last word 0.
 ///
 /// # Panics
-/// Unless there is one word per 64 weights, the last one begun.
+/// Unless there is one word per 64 weights, including the last, partial one.
 pub fn pack(weights: Floats<'_>, words: &mut [u64]) {
     let (first, last) = weights.dtype().positive_patterns();
     let size = weights.dtype().size();
@@ -77,7 +77,7 @@ impl SignCounter {
     /// weights to the monitor.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Interrupted`]; the counter is then of no further use.
+    /// [`crate::ErrorKind::Interrupted`]; the counter is unusable after that.
     pub fn update(&mut self, weights: Floats<'_>, monitor: &Monitor) -> Result<()> {
         let length = weights.len();
         let head = match self.carried {
@@ -93,7 +93,7 @@ impl SignCounter {
         Ok(())
     }
 
-    /// Appends fewer than twelve signs to the block begun.
+    /// Appends fewer than twelve signs to the unfinished block.
     fn append_bits(&mut self, weights: Floats<'_>) {
         let mut word = [0];
         pack(weights, &mut word[..weights.len().div_ceil(64)]);

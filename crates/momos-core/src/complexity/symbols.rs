@@ -29,7 +29,7 @@ pub fn key_bits(alphabet: usize) -> usize {
 pub fn narrow(bytes: &[u8], size: usize, symbols: usize) -> Result<Option<Vec<u8>>> {
     if !matches!(size, 1 | 2 | 4 | 8) || !bytes.len().is_multiple_of(size) {
         return Err(Error::invalid_argument(format!(
-            "{} bytes are no integers of {size} bytes",
+            "{} bytes are not integers of {size} bytes",
             bytes.len()
         )));
     }
@@ -65,17 +65,17 @@ fn narrow_patterns<const SIZE: usize>(
         .then_some(symbols)
 }
 
-/// What to do at the borders of an array that no whole block covers.
+/// What to do at the borders of an array that are not covered by a whole block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
-    /// Leave out what no whole block covers.
+    /// Leave out what is not covered by a whole block.
     Ignore,
     /// Take overlapping blocks that many elements apart.
     Correlated {
         /// Distance between blocks, at least 1.
         shift: usize,
     },
-    /// Cut what no whole block covers into smaller blocks.
+    /// Cut what is not covered by a whole block into smaller blocks.
     Recursive {
         /// Smallest width of a block.
         min_length: usize,

@@ -24,7 +24,7 @@ pub fn tile(bits: u32) -> (usize, usize) {
 }
 
 /// Counts the 4x4 blocks of the tiled manifold of a matrix of `columns` columns, by key, in the
-/// partition that ignores what no whole block covers. Bit `p` of a level, `p` counted along the
+/// partition that ignores what is not covered by a whole block. Bit `p` of a level, `p` counted along the
 /// rows of its tile, is at row `p / c` and column `p % c` of a tile of `c` columns. Reports rows of
 /// blocks to the monitor.
 ///

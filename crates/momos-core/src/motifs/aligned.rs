@@ -18,7 +18,7 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// So many zeros.
+    /// That many zeros.
     pub fn zeros(len: usize) -> Self {
         let spare = LINE_BYTES / size_of::<f64>() - 1;
         let values = vec![0.0; len + spare];

@@ -20,7 +20,7 @@ use crate::simd::{Isa, Simd, Work, dispatch};
 const BUCKET_BYTES: usize = 1 << 18;
 /// Most threads that each look at all indices; more share the blocks by sorting them.
 const MOST_SCANNING: usize = 8;
-/// Buckets that every thread has at the least, if there are as many motifs.
+/// Buckets that every thread has at least, if there are as many motifs.
 const BUCKETS_PER_THREAD: usize = 8;
 /// Longest blocks that are copied to where their sums are; beyond, the search takes so long that
 /// nothing is gained.
@@ -140,7 +140,7 @@ impl Clusters {
 
     /// Every thread goes through all indices and takes care of some motifs.
     fn gather_in_place<T: Element>(&mut self, blocks: &[T], indices: &[u32]) {
-        // Rows of different threads share no line of the cache.
+        // Rows of different threads do not share a cache line.
         let share = self
             .motif_count()
             .div_ceil(rayon::current_num_threads())
@@ -187,7 +187,7 @@ impl Clusters {
         });
     }
 
-    /// The sums of so many motifs at a time.
+    /// The sums of that many motifs at a time.
     fn sums_of(&mut self, share: usize) -> impl IndexedParallelIterator<Item = (usize, Sums<'_>)> {
         let (size, scale) = (self.block_size, self.scale);
         let rows = self.rows.par_chunks_mut(share * (size + 2));

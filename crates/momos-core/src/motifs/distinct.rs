@@ -24,7 +24,7 @@ pub struct Distinct {
 /// `blocks` (m, s) are row-major with s = `block_size`. The monitor advances by m in all.
 ///
 /// # Errors
-/// `InvalidArgument` if s is not within 1 to 4096 or the length is no multiple of s;
+/// `InvalidArgument` if s is not within 1 to 4096 or the length is not a multiple of s;
 /// `Interrupted` if the monitor was cancelled.
 pub fn distinct<T: Element>(
     blocks: &[T],
@@ -91,12 +91,12 @@ impl<T: Element> DistinctBlocks<T> {
     /// The number of each of the given blocks, or `None` once there are more than the limit.
     ///
     /// # Errors
-    /// `InvalidArgument` if the length is no multiple of s; `Interrupted` if the monitor was
+    /// `InvalidArgument` if the length is not a multiple of s; `Interrupted` if the monitor was
     /// cancelled. The monitor advances by the blocks.
     pub fn add(&mut self, blocks: &[T], monitor: &Monitor) -> Result<Option<Vec<u32>>> {
         if !blocks.len().is_multiple_of(self.block_size) {
             return Err(Error::invalid_argument(format!(
-                "{} values are no whole blocks of {}",
+                "{} values are not whole blocks of {}",
                 blocks.len(),
                 self.block_size
             )));

@@ -190,7 +190,7 @@ impl<T: Element, R: Rows, const OWN: bool> Work for Addition<'_, T, R, OWN> {
 }
 
 impl<T: Element, R: Rows, const OWN: bool> Addition<'_, T, R, OWN> {
-    /// Blocks after which a row is needed that is asked for now, of so many.
+    /// Blocks after which a row is needed that is prefetched now, of that many.
     #[inline(always)]
     fn ahead(&self, count: usize) -> usize {
         let row_bytes = (self.rows.size() + 2) * size_of::<f64>();

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::simd::{Isa, LANES, Simd, Work, dispatch};
 
-/// Blocks sorted and searched at a time, at the least; bounds the memory for the sorted copy.
+/// Blocks sorted and searched at a time, at least; this bounds the memory for the sorted copy.
 const BATCH_LEN: usize = 1 << 23;
 /// Blocks per motif sorted and searched at a time: with fewer, neighbours are farther apart than
 /// motifs are, and every group of them has more leaves to visit.
@@ -33,7 +33,7 @@ const BUCKET_LEN: usize = 1 << 13;
 /// Buckets for each thread, so that all are busy to the end, if they get no shorter than that.
 const BUCKETS_PER_THREAD: usize = 32;
 const LEAST_BUCKET_LEN: usize = 1 << 10;
-/// Deepest level whose nodes may be the buckets: so many streams can be written at once.
+/// Deepest level whose nodes may be the buckets: that many streams can be written at once.
 const MAX_BUCKET_DEPTH: u32 = 9;
 /// Most blocks of one bucket sorted and searched at a time.
 const TASK_LEN: usize = 1 << 17;
@@ -415,7 +415,7 @@ impl<G: GroupSearch<S>, const S: usize> Work for BucketSearch<'_, '_, G, S> {
             .map(|piece| piece.blocks.len())
             .sum();
         self.sort(simd, count);
-        let first_bin = self.task.bucket << (self.search.tree().bin_depth() - self.bucket_depth);
+        let first_bin = self.task.bucket << self.levels();
         let Scratch {
             bins,
             blocks,
@@ -464,17 +464,27 @@ impl<G: GroupSearch<S>, const S: usize> BucketSearch<'_, '_, G, S> {
     /// Sorts the blocks of the task by bin into groups of sixteen lanes.
     #[inline(always)]
     fn sort<V: Simd>(&mut self, simd: V, count: usize) {
+        self.count_bins(simd);
+        accumulate(&mut self.scratch.starts);
+        self.place_blocks(count);
+    }
+
+    /// Levels of the tree below the bucket.
+    #[inline(always)]
+    fn levels(&self) -> u32 {
+        self.search.tree().bin_depth() - self.bucket_depth
+    }
+
+    /// Finds the bin of every block, and counts the blocks of each, one place after its own.
+    #[inline(always)]
+    fn count_bins<V: Simd>(&mut self, simd: V) {
         let tree = self.search.tree();
-        let levels = tree.bin_depth() - self.bucket_depth;
+        let levels = self.levels();
         let bin_count = 1usize << levels;
         let Scratch {
             bins,
             starts,
             blocks,
-            origins,
-            lanes,
-            homes,
-            found,
             ..
         } = &mut *self.scratch;
         bins.clear();
@@ -506,14 +516,26 @@ impl<G: GroupSearch<S>, const S: usize> BucketSearch<'_, '_, G, S> {
                     .map(|&place| piece.first + place as usize),
             );
         }
-        accumulate(starts);
+    }
 
+    /// Copies the blocks, in the order of their bins, to the lanes of groups.
+    #[inline(always)]
+    fn place_blocks(&mut self, count: usize) {
+        let first_bin = self.task.bucket << self.levels();
+        let Scratch {
+            bins,
+            starts,
+            origins,
+            lanes,
+            homes,
+            found,
+            ..
+        } = &mut *self.scratch;
         let group_count = count.div_ceil(LANES);
         origins.resize(count, 0);
         found.resize(count, 0);
         lanes.resize(group_count * S, [0.0; LANES]);
         homes.resize(group_count, 0);
-        let first_bin = self.task.bucket << levels;
         let mut origin = 0;
         for piece in &self.task.pieces {
             for block in piece.blocks {

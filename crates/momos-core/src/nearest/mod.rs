@@ -56,7 +56,7 @@ use crate::monitor::Monitor;
 /// blocks: the monitor advances by m in all.
 ///
 /// # Errors
-/// `InvalidArgument` if s is not within 1 to 4096, a length is no multiple of s, there is no
+/// `InvalidArgument` if s is not within 1 to 4096, a length is not a multiple of s, there is no
 /// motif, or a value is NaN or infinite; `Interrupted` if the monitor was cancelled.
 pub fn nearest_motifs<T: Element>(
     blocks: &[T],

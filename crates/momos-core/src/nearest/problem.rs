@@ -37,7 +37,7 @@ impl<'a, T: Element> MotifSet<'a, T> {
     ///
     /// # Errors
     /// `InvalidArgument` if the block size or the number of motifs is out of range, if the length
-    /// is no multiple of the block size, or if a value is NaN or infinite.
+    /// is not a multiple of the block size, or if a value is NaN or infinite.
     pub fn new(values: Cow<'a, [T]>, block_size: usize, largest_block: f64) -> Result<Self> {
         check_motifs(values.len(), block_size)?;
         let largest = largest_magnitude("motifs", &values, block_size)?.max(largest_block);
@@ -100,7 +100,7 @@ impl<'a, T: Element> Problem<'a, T> {
     /// Checks shapes and values.
     ///
     /// # Errors
-    /// `InvalidArgument` if the length is no multiple of the block size, or if a value is NaN,
+    /// `InvalidArgument` if the length is not a multiple of the block size, or if a value is NaN,
     /// infinite or larger than was announced.
     pub fn new(blocks: &'a [T], motifs: &'a MotifSet<'a, T>) -> Result<Self> {
         check_blocks(blocks.len(), motifs.block_size)?;
@@ -232,7 +232,7 @@ fn check_multiple(name: &str, len: usize, block_size: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid_argument(format!(
-        "{name} have {len} values, which is no multiple of the block size {block_size}"
+        "{name} have {len} values, which is not a multiple of the block size {block_size}"
     )))
 }
 

@@ -76,7 +76,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
     /// Prepares motifs (k, s), row-major with s = `block_size`.
     ///
     /// # Errors
-    /// `InvalidArgument` if s is not within 1 to 4096, the length is no multiple of s, there is
+    /// `InvalidArgument` if s is not within 1 to 4096, the length is not a multiple of s, there is
     /// no motif, a value is NaN or infinite, the kernel is not made for the block size or the
     /// processor lacks the instructions; `Interrupted` if the monitor was cancelled.
     pub fn new(
@@ -164,7 +164,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
     /// `blocks` (m, s) are row-major. The monitor advances by m in all.
     ///
     /// # Errors
-    /// `InvalidArgument` if the length is no multiple of s, or a value is NaN, infinite or larger
+    /// `InvalidArgument` if the length is not a multiple of s, or a value is NaN, infinite or larger
     /// than was announced; `Interrupted` if the monitor was cancelled.
     pub fn nearest(&self, blocks: &[T], monitor: &Monitor) -> Result<Vec<u32>> {
         let problem = Problem::new(blocks, &self.motifs)?;

@@ -141,7 +141,7 @@ pub fn challenger_of(
     isa: Isa,
 ) -> Option<Kernel> {
     let cost = |kernel: Kernel, blocks: usize| kernel.cost(blocks, k, block_size, isa);
-    // A sample is no measure of a group tree, whose groups are narrower the more blocks there are.
+    // A sample does not measure a group tree, whose groups are narrower the more blocks there are.
     let others: &[Kernel] = match kernel {
         Kernel::Brute => &[Kernel::Narrow],
         Kernel::Narrow => &[Kernel::Brute, Kernel::BlockTree],

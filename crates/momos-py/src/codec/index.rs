@@ -287,7 +287,7 @@ impl MotifTree {
 
     /// The stream of the places of a tensor's blocks (uint32), as uint8.
     ///
-    /// `row_blocks` is the number of blocks in a row of the tensor, 0 if rows are no whole blocks;
+    /// `row_blocks` is the number of blocks in a row of the tensor, 0 if rows are not whole blocks;
     /// `effort` is "default" or "best".
     #[pyo3(signature = (places, *, row_blocks=0, effort="default", threads=None, progress=None))]
     fn encode<'py>(

@@ -36,7 +36,7 @@ impl BitWriter {
     }
 }
 
-/// Reads bits from bytes. Beyond the end it reads zeros; whoever uses it checks
+/// Reads bits from bytes. Beyond the end it reads zeros; the caller checks
 /// [`overrun`](Self::overrun) and [`is_finished`](Self::is_finished) at the end.
 #[derive(Clone, Debug)]
 pub struct BitReader<'a> {

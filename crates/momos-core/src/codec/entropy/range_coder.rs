@@ -294,7 +294,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    /// A bit with its probability, or a value of so many equally probable bits.
+    /// A bit with its probability, or a value of that many equally probable bits.
     #[derive(Clone, Debug)]
     enum Symbol {
         Bit(bool, u16),

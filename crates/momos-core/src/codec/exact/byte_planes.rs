@@ -24,7 +24,7 @@ const ELEMENTS_PER_TASK: usize = 1 << 15;
 /// Spreads the elements of `bytes` into `size` planes, least significant first.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidArgument`] if `size` is not 1, 2, 4, 8 or 16 or `bytes` is no whole
+/// [`crate::ErrorKind::InvalidArgument`] if `size` is not 1, 2, 4, 8 or 16 or `bytes` is not a whole
 /// number of elements.
 pub fn split(bytes: &[u8], size: usize, rotation: Rotation) -> Result<Vec<u8>> {
     let task = match size {
@@ -88,7 +88,7 @@ pub fn join(planes: &[u8], size: usize, rotation: Rotation) -> Result<Vec<u8>> {
 fn count(length: usize, size: usize) -> Result<usize> {
     if !length.is_multiple_of(size) {
         return Err(Error::invalid_argument(format!(
-            "{length} bytes are no whole number of elements of {size} bytes"
+            "{length} bytes are not a whole number of elements of {size} bytes"
         )));
     }
     Ok(length / size)

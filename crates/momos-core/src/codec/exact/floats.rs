@@ -28,7 +28,7 @@ const LIMIT: u16 = 1023;
 /// The surest bit takes 0.0005 bits, and an element has at least eight.
 const MAX_ELEMENTS_PER_BYTE: usize = 1 << 11;
 
-/// Whether elements of so many bytes can be coded.
+/// Whether elements of that many bytes can be coded.
 pub fn supports(size: usize) -> bool {
     matches!(size, 1 | 2 | 4 | 8)
 }
@@ -93,7 +93,7 @@ fn code_tree(nodes: &mut [AdaptiveBit], coder: &mut impl BitCoder, value: u32, b
 /// elements, the most significant first.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidArgument`] if the size is not 1, 2, 4 or 8 or the bytes are no whole
+/// [`crate::ErrorKind::InvalidArgument`] if the size is not 1, 2, 4 or 8 or the bytes are not a whole
 /// number of elements, or more than 2^28; [`crate::ErrorKind::Interrupted`] if cancelled.
 pub fn encode(bytes: &[u8], size: usize, monitor: &Monitor) -> Result<(Vec<u8>, Vec<u8>)> {
     check(bytes.len(), size)?;

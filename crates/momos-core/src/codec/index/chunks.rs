@@ -65,7 +65,7 @@ impl Part {
     pub fn new(wanted: Range<usize>, per_chunk: usize, total: usize) -> Result<Self> {
         if wanted.start > wanted.end || wanted.end > total {
             return Err(Error::invalid_argument(format!(
-                "{} to {} is no part of a stream of {total}",
+                "{} to {} is not a part of a stream of {total}",
                 wanted.start, wanted.end
             )));
         }

@@ -43,7 +43,7 @@ const LIMIT: u16 = 500;
 /// With a `step` all values must be integer multiples of it, rounded to the type.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidArgument`] if the bytes are no such table or a value is off the grid,
+/// [`crate::ErrorKind::InvalidArgument`] if the bytes are not such a table or a value is off the grid,
 /// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by rows.
 pub fn encode(
     table: &[u8],
@@ -191,7 +191,7 @@ fn from_ordered_integer(number: u64) -> i64 {
     (number ^ (1 << 63)) as i64
 }
 
-/// How a value that is no gap is split into sign, class and bits below.
+/// How a value that is not a gap is split into sign, class and bits below.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
     /// Bytes of a number; differences are taken modulo 2^(8 * this).
@@ -322,7 +322,7 @@ impl Numbers {
     }
 }
 
-/// An adaptive model of values of so many bits, the leading ones first.
+/// An adaptive model of values of that many bits, the leading ones first.
 #[derive(Clone, Debug)]
 struct BitTree<const SIZE: usize>([AdaptiveBit; SIZE]);
 

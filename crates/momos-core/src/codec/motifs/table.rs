@@ -149,7 +149,7 @@ pub(super) fn check_table(
     check_block_size(block_size)?;
     if motifs.checked_mul(block_size * float.size()) != Some(table.len()) {
         return Err(Error::invalid_argument(format!(
-            "{} bytes are no table of {motifs} motifs of {block_size} {float:?} values",
+            "{} bytes are not a table of {motifs} motifs of {block_size} {float:?} values",
             table.len()
         )));
     }

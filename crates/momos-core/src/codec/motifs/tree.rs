@@ -79,13 +79,13 @@ impl MotifTree {
     /// (the first among equals), values in IEEE 754 total order, ties by their row.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidArgument`] if the bytes are no such table.
+    /// [`crate::ErrorKind::InvalidArgument`] if the bytes are not such a table.
     pub fn new(table: &[u8], block_size: usize, float: FloatType) -> Result<Self> {
         check_block_size(block_size)?;
         let motifs = float.count(table)? / block_size;
         if motifs > MAX_MOTIFS || motifs * block_size * float.size() != table.len() {
             return Err(Error::invalid_argument(format!(
-                "{} bytes are no table of motifs of {block_size} {float:?} values",
+                "{} bytes are not a table of motifs of {block_size} {float:?} values",
                 table.len()
             )));
         }

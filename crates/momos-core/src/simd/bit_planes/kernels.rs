@@ -9,7 +9,7 @@ use super::x86;
 /// the rest of the last word 0.
 ///
 /// # Panics
-/// Unless the elements are whole and there is one word per 64 of them, the last one begun.
+/// Unless the elements are whole and there is one word per 64 of them, including the last, partial one.
 pub fn pack_patterns(isa: Available, bytes: &[u8], patterns: Patterns, words: &mut [u64]) {
     let size = patterns.size;
     assert!(bytes.len().is_multiple_of(size), "whole elements");

@@ -290,7 +290,7 @@ pub struct MixingModel<'a> {
 
 impl<'a> MixingModel<'a> {
     /// A model that has learnt nothing; a row of the tensor holds `row_blocks` blocks, 0 if that
-    /// is no whole number. The instruction set change nothing but the speed.
+    /// is not a whole number. The instruction set changes nothing but the speed.
     pub fn new(
         tree: &'a MotifTree,
         geometry: &'a Geometry,
@@ -317,7 +317,7 @@ impl<'a> MixingModel<'a> {
     }
 }
 
-/// How much a probability of so many bits says.
+/// How much a probability of that many bits says.
 fn confidence(bit: AdaptiveBit) -> f32 {
     let seen = f32::from(bit.seen());
     seen / (seen + 2.0)

@@ -48,7 +48,7 @@ pub enum Effort {
 }
 
 /// Encodes the places in `tree` of a tensor's motifs; a row of the tensor holds `row_blocks` blocks,
-/// 0 if that is no whole number.
+/// 0 if that is not a whole number.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidArgument`] if there is no such place,
