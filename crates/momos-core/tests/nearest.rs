@@ -2,13 +2,13 @@
 
 use momos_core::motifs::SplitMix64;
 use momos_core::nearest::{
-    Element, Isa, Kernel, Options, nearest_motifs, nearest_motifs_with, plan,
+    Isa, Kernel, Options, Searchable, nearest_motifs, nearest_motifs_with, plan,
 };
 use momos_core::{ErrorKind, Monitor};
 use proptest::prelude::*;
 
 /// The contract, word for word, except that the scale is that of the largest value.
-fn by_definition<T: Element>(blocks: &[T], motifs: &[T], size: usize) -> Vec<u32> {
+fn by_definition<T: Searchable>(blocks: &[T], motifs: &[T], size: usize) -> Vec<u32> {
     let largest = blocks
         .iter()
         .chain(motifs)
@@ -33,7 +33,7 @@ fn by_definition<T: Element>(blocks: &[T], motifs: &[T], size: usize) -> Vec<u32
 }
 
 /// Asserts that every kernel with every instruction set gives the answers of the definition.
-fn check<T: Element>(blocks: &[T], motifs: &[T], size: usize, what: &str) {
+fn check<T: Searchable>(blocks: &[T], motifs: &[T], size: usize, what: &str) {
     let expected = by_definition(blocks, motifs, size);
     for kernel in Kernel::ALL
         .into_iter()
@@ -74,7 +74,7 @@ impl Random {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 
-    fn values<T: Element>(
+    fn values<T: Searchable>(
         &mut self,
         count: usize,
         mut value: impl FnMut(&mut Self) -> f64,

@@ -1,11 +1,13 @@
 //! Lloyd's iterations: what they promise, at any number of threads.
 
 use momos_core::motifs::{SplitMix64, lloyd, select};
-use momos_core::nearest::{Element, Expected, MotifSearch, Options, largest_block, nearest_motifs};
+use momos_core::nearest::{
+    Expected, MotifSearch, Options, Searchable, largest_block, nearest_motifs,
+};
 use momos_core::{ErrorKind, Monitor};
 use proptest::prelude::*;
 
-fn values<T: Element>(count: usize, seed: u64, scale: f64) -> Vec<T> {
+fn values<T: Searchable>(count: usize, seed: u64, scale: f64) -> Vec<T> {
     let mut random = SplitMix64::new(seed);
     let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     (0..count)
@@ -13,14 +15,14 @@ fn values<T: Element>(count: usize, seed: u64, scale: f64) -> Vec<T> {
         .collect()
 }
 
-fn rows<T: Element>(blocks: &[T], size: usize, chosen: &[u64]) -> Vec<T> {
+fn rows<T: Searchable>(blocks: &[T], size: usize, chosen: &[u64]) -> Vec<T> {
     chosen
         .iter()
         .flat_map(|&index| blocks[index as usize * size..][..size].to_vec())
         .collect()
 }
 
-fn distortion<T: Element>(blocks: &[T], motifs: &[T], indices: &[u32], size: usize) -> f64 {
+fn distortion<T: Searchable>(blocks: &[T], motifs: &[T], indices: &[u32], size: usize) -> f64 {
     blocks
         .chunks(size)
         .zip(indices)
@@ -147,7 +149,7 @@ proptest! {
 }
 
 /// A grid of few values has ties everywhere; half of the motifs move by a little or a lot.
-fn moved_motifs<T: Element>(motifs: &[T], size: usize, one_in: usize) -> (Vec<T>, Vec<bool>) {
+fn moved_motifs<T: Searchable>(motifs: &[T], size: usize, one_in: usize) -> (Vec<T>, Vec<bool>) {
     let mut motifs = motifs.to_vec();
     let moved: Vec<bool> = (0..motifs.len() / size)
         .map(|motif| motif % one_in == 1)

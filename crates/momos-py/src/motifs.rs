@@ -1,7 +1,7 @@
 //! Bindings of the core's `motifs` module.
 
 use momos_core::motifs::{self, DistinctBlocks as Distinct, Refined, repeats};
-use momos_core::nearest::Element;
+use momos_core::nearest::Searchable;
 use momos_core::{Error, Monitor};
 use numpy::{
     IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
@@ -113,7 +113,7 @@ fn distinct_blocks<'py>(
     }))
 }
 
-fn refine_pair<T: Element>(
+fn refine_pair<T: Searchable>(
     pair: &Pair<'_, T>,
     iterations: usize,
     fixed_zero: bool,

@@ -73,7 +73,7 @@ fn search_plan(m: usize, k: usize, s: usize) -> (&'static str, &'static str) {
     (plan.kernel.name(), plan.isa.name())
 }
 
-fn nearest_of_pair<T: nearest::Element>(
+fn nearest_of_pair<T: nearest::Searchable>(
     pair: &Pair<'_, T>,
     options: Options,
     monitor: &Monitor,
@@ -219,7 +219,7 @@ impl MotifSearch {
     }
 }
 
-fn find<T: nearest::Element>(
+fn find<T: nearest::Searchable>(
     search: &nearest::MotifSearch<'_, T>,
     blocks: &[T],
     history: Option<(&[u32], &[bool])>,

@@ -1,10 +1,9 @@
 //! Lloyd's iterations: motifs move to the mean of the blocks they represent.
 
 use super::clusters::Clusters;
-use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::nearest::{Expected, Kernel, MotifSearch, Options, largest_block};
+use crate::nearest::{Expected, Kernel, MotifSearch, Options, Searchable, largest_block};
 
 /// What [`lloyd`] arrived at.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +29,7 @@ pub struct Refined<T> {
 ///
 /// # Errors
 /// As [`nearest_motifs`](crate::nearest::nearest_motifs); also `InvalidArgument` if `fixed_zero` is set and motif 0 is not zero.
-pub fn lloyd<T: Element>(
+pub fn lloyd<T: Searchable>(
     blocks: &[T],
     motifs: &[T],
     block_size: usize,

@@ -45,7 +45,7 @@ pub use crate::element::Element;
 pub use crate::simd::Isa;
 pub use kernel::{Kernel, Plan};
 pub use problem::largest_block;
-pub use search::{Expected, MotifSearch, Options};
+pub use search::{Expected, MotifSearch, Options, Searchable};
 
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -58,7 +58,7 @@ use crate::monitor::Monitor;
 /// # Errors
 /// `InvalidArgument` if s is not within 1 to 4096, a length is not a multiple of s, there is no
 /// motif, or a value is NaN or infinite; `Interrupted` if the monitor was cancelled.
-pub fn nearest_motifs<T: Element>(
+pub fn nearest_motifs<T: Searchable>(
     blocks: &[T],
     motifs: &[T],
     block_size: usize,
@@ -72,7 +72,7 @@ pub fn nearest_motifs<T: Element>(
 /// # Errors
 /// As [`nearest_motifs`]; also `InvalidArgument` if the kernel is not made for the block size or
 /// the processor lacks the instructions.
-pub fn nearest_motifs_with<T: Element>(
+pub fn nearest_motifs_with<T: Searchable>(
     blocks: &[T],
     motifs: &[T],
     block_size: usize,

@@ -49,7 +49,7 @@ pub struct Expected {
 }
 
 /// Motifs made ready to be searched, any number of times.
-pub struct MotifSearch<'a, T: Element> {
+pub struct MotifSearch<'a, T: Searchable> {
     motifs: MotifSet<'a, T>,
     isa: Isa,
     prepared: Prepared<T>,
@@ -61,7 +61,7 @@ enum Prepared<T: Element> {
     Kernel(Contest<T>),
 }
 
-impl<T: Element> fmt::Debug for MotifSearch<'_, T> {
+impl<T: Searchable> fmt::Debug for MotifSearch<'_, T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("MotifSearch")
@@ -72,7 +72,7 @@ impl<T: Element> fmt::Debug for MotifSearch<'_, T> {
     }
 }
 
-impl<'a, T: Element> MotifSearch<'a, T> {
+impl<'a, T: Searchable> MotifSearch<'a, T> {
     /// Prepares motifs (k, s), row-major with s = `block_size`.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
             _ => Prepared::Kernel(Contest::new(
                 Chosen {
                     kernel,
-                    search: prepare(kernel, &motifs, candidates, isa, monitor)?,
+                    search: T::prepare(kernel, &motifs, candidates, isa, monitor)?,
                 },
                 challenger.map(|kernel| Challenger {
                     kernel,
@@ -278,7 +278,7 @@ impl<'a, T: Element> MotifSearch<'a, T> {
             Prepared::Kernel(contest) => {
                 contest.decide(problem, self.isa, monitor, |challenger| {
                     let Challenger { kernel, candidates } = challenger;
-                    prepare(*kernel, &self.motifs, candidates, self.isa, monitor)
+                    T::prepare(*kernel, &self.motifs, candidates, self.isa, monitor)
                 })?;
                 let Chosen { kernel, search } = contest.chosen();
                 if matches!(kernel, Kernel::Brute | Kernel::Narrow)
@@ -319,6 +319,43 @@ impl<'a, T: Element> MotifSearch<'a, T> {
         Ok(true)
     }
 }
+
+/// An element type whose kernels are compiled in this crate, once: a caller's crate, a test or a
+/// benchmark links them instead of compiling every block size for every instruction set again.
+pub trait Searchable: Element {
+    /// Makes motifs ready for a kernel.
+    ///
+    /// # Errors
+    ///
+    /// If the work is interrupted.
+    #[doc(hidden)]
+    fn prepare(
+        kernel: Kernel,
+        motifs: &MotifSet<'_, Self>,
+        candidates: &[u32],
+        isa: Isa,
+        monitor: &Monitor,
+    ) -> Result<Arc<dyn Search<Self>>>;
+}
+
+macro_rules! searchable {
+    ($float:ty) => {
+        impl Searchable for $float {
+            fn prepare(
+                kernel: Kernel,
+                motifs: &MotifSet<'_, Self>,
+                candidates: &[u32],
+                isa: Isa,
+                monitor: &Monitor,
+            ) -> Result<Arc<dyn Search<Self>>> {
+                prepare(kernel, motifs, candidates, isa, monitor)
+            }
+        }
+    };
+}
+
+searchable!(f32);
+searchable!(f64);
 
 fn prepare<T: Element>(
     kernel: Kernel,
