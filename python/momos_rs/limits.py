@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "ELEMENTS_PER_CHUNK",
     "GROUPED_BYTES",
+    "MAX_BLOCK_SIZE",
     "MAX_DOCUMENT_BYTES",
     "MAX_EXPANSION",
     "MAX_FREE_BYTES",
@@ -34,3 +35,6 @@ MAX_FREE_BYTES = 1 << 30
 MAX_EXPANSION = 1024
 """Decoded bytes beyond those per byte of the file. Mosaics of real models expand by less than a
 hundred; only weights that are constant over long stretches expand by more."""
+
+MAX_BLOCK_SIZE = 4096
+"""Most values of a block, as of the core."""

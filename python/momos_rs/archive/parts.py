@@ -231,7 +231,9 @@ class _GridParts:
             file.truncate(base.nbytes)
             for number, first in enumerate(range(0, base.elements, chunk)):
                 part = (number, number + 1)
-                decoded = _core.decode_grid_chunks(stream, base.elements, part, base.dtype)
+                decoded = _core.decode_grid_chunks(
+                    stream, base.elements, part, base.dtype, threads=self._threads()
+                )
                 row = first // columns
                 band = np.ascontiguousarray(decoded.view(f"V{itemsize}").reshape(-1, columns).T)
                 for column, values in enumerate(band):

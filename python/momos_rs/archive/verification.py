@@ -21,9 +21,10 @@ from momos_rs.checkpoint.pieces import Pieces
 from momos_rs.checkpoint.views import contiguous_range, gather
 from momos_rs.dtypes import dtype
 from momos_rs.records import Record
-from momos_rs.runtime.budget import Shares, share_out
+from momos_rs.runtime.budget import Shares
 from momos_rs.runtime.ordered_map import map_ahead
 from momos_rs.runtime.progress import Progress, counted
+from momos_rs.runtime.resources import Resources
 
 from .parts import PIECES_DECODED
 from .reader import Archive, open_archive
@@ -81,7 +82,8 @@ def verify_file(
     *,
     allow_pickle: bool = False,
     max_bytes: int | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Checks every digest of an archive and decodes everything, optionally against a model.
@@ -91,8 +93,9 @@ def verify_file(
         against: The model it was packed from.
         allow_pickle: Whether the model may run code of its own to be loaded.
         max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
-        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
-            by default. The report does not depend on it.
+        memory: Bytes of memory to use beyond what the program takes itself, or a size like
+            ``"4G"``; half of what is free by default. The report does not depend on it.
+        threads: Number of threads; all cores by default.
         progress: Called with a phase, the bytes done and the bytes in all.
 
     Raises:
@@ -102,11 +105,12 @@ def verify_file(
         InvalidArgumentError: If the memory is too little.
     """
     start = time.perf_counter()
+    resources = Resources(memory, threads)
     with open_archive(source, max_bytes=max_bytes) as archive:
         model = None
         if against is not None:
             model = checkpoint.read(against, allow_pickle=allow_pickle)
-        shares = _share_out(archive, model, memory, f"verifying {source}")
+        shares = _share_out(archive, model, resources, f"verifying {source}")
         archive.threads = shares.threads
         comparison: tuple[TensorVerification, ...] = ()
         if model is None:
@@ -135,7 +139,7 @@ def _count_codecs(archive: Archive) -> dict[str, int]:
 
 
 def _share_out(
-    archive: Archive, model: Checkpoint | None, memory: int | None, doing: str
+    archive: Archive, model: Checkpoint | None, resources: Resources, doing: str
 ) -> Shares:
     once, per_thread = archive.decoding_memory()
     for each in (archive.checkpoint(), model):
@@ -146,7 +150,7 @@ def _share_out(
                 default=0,
             )
     pieces = PIECES_DECODED + (0 if model is None else 2)
-    return share_out(memory, doing=doing, once=once, per_thread=per_thread, pieces=pieces)
+    return resources.share_out(doing=doing, once=once, per_thread=per_thread, pieces=pieces)
 
 
 def _decode(unpacked: Checkpoint, shares: Shares, progress: Progress | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from momos_rs.runtime.budget import PIECE_BYTES
+from momos_rs.runtime.budget import LARGEST_PIECE
 from momos_rs.runtime.ordered_map import map_ahead
 
 from .model import Base, Bytes, Checkpoint
@@ -21,7 +21,7 @@ class Pieces:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        nbytes: int = PIECE_BYTES,
+        nbytes: int = LARGEST_PIECE,
         *,
         threads: int | None = None,
         progress: Progress | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.atomic_file import replacing
-from momos_rs.runtime.budget import PIECE_BYTES
+from momos_rs.runtime.budget import LARGEST_PIECE
 
 from .model import Checkpoint
 from .pieces import Pieces
@@ -28,7 +28,7 @@ def write(
     checkpoint: Checkpoint,
     *,
     overwrite: bool = False,
-    piece_bytes: int = PIECE_BYTES,
+    piece_bytes: int = LARGEST_PIECE,
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> None:

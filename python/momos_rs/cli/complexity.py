@@ -23,6 +23,7 @@ from momos_rs.complexity.collection import expand_models, short_names, times_of
 from momos_rs.complexity.measurement import SAMPLE, SEEDS
 from momos_rs.complexity.tables import format_figure, model_row, tensor_rows, to_csv
 from momos_rs.errors import InvalidArgumentError
+from momos_rs.limits import MAX_BLOCK_SIZE
 from momos_rs.plots.style import check_format
 from momos_rs.runtime.atomic_file import check_target, replacing
 
@@ -40,7 +41,8 @@ from .console import (
     quiet_option,
     screen_width,
 )
-from .sizes import memory_option
+from .lists import values_option
+from .sizes import memory_option, threads_option
 
 __all__ = ["complexity"]
 
@@ -52,19 +54,14 @@ MEBIBYTE = 1 << 20
 
 @click.command()
 @click.argument("models", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option(
+@values_option(
     "--measure",
+    "--measures",
     "measures",
-    multiple=True,
     type=click.Choice(MEASURES),
-    help="What to measure (repeatable); everything by default. bdm includes block entropy.",
+    help="What to measure; everything by default. bdm includes block entropy.",
 )
-@click.option(
-    "--skip",
-    multiple=True,
-    type=click.Choice(MEASURES),
-    help="What not to measure (repeatable).",
-)
+@values_option("--skip", type=click.Choice(MEASURES), help="What not to measure.")
 @click.option(
     "--baseline",
     metavar="MODEL|gaussian|shuffled",
@@ -85,7 +82,7 @@ MEBIBYTE = 1 << 20
 @click.option(
     "-s",
     "--block-size",
-    type=click.IntRange(1, 4096),
+    type=click.IntRange(1, MAX_BLOCK_SIZE),
     default=defaults.BLOCK_SIZE,
     show_default=True,
     help="Values per block of the mosaic bound.",
@@ -128,11 +125,7 @@ MEBIBYTE = 1 << 20
     metavar="MIB",
     help="Most MiB of weights that bz2 and lzma are given; 0 for all.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    help="Number of threads; all cores by default. Does not change the figures.",
-)
+@threads_option
 @memory_option
 @click.option("--allow-pickle", is_flag=True, help="Let models run their own code as they load.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write a CSV file.")

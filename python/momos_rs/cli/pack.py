@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from momos_rs import defaults
+from momos_rs.limits import MAX_BLOCK_SIZE
 from momos_rs.packing.options import PackOptions
 from momos_rs.packing.pack_model import pack_file
 from momos_rs.packing.report import PackReport
@@ -25,7 +26,8 @@ from .console import (
     progress_bar,
     quiet_option,
 )
-from .sizes import memory_option
+from .lists import values_option
+from .sizes import memory_option, threads_option
 from .targets import target_options
 
 __all__ = ["pack", "run"]
@@ -44,7 +46,7 @@ WORST_TENSORS = 5
 @click.option(
     "-s",
     "--block-size",
-    type=click.IntRange(1, 4096),
+    type=click.IntRange(1, MAX_BLOCK_SIZE),
     default=defaults.BLOCK_SIZE,
     show_default=True,
     help="Values per block.",
@@ -126,26 +128,19 @@ WORST_TENSORS = 5
     is_flag=True,
     help="Keep every bit: use a mosaic only if the weights are one already.",
 )
-@click.option(
+@values_option(
     "--include",
-    multiple=True,
     metavar="GLOB",
-    help="Put the tensors of these names into the mosaic (repeatable), instead of those of two "
-    "or more dimensions.",
+    help="Put the tensors of these names into the mosaic, instead of those of two or more "
+    "dimensions.",
 )
-@click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Keep the tensors of these names exact."
-)
+@values_option("--exclude", metavar="GLOB", help="Keep the tensors of these names exact.")
 @click.option(
     "--all-parameters",
     is_flag=True,
     help="Put all parameters into the mosaic, as in the paper; costs accuracy in norms and biases.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    help="Number of threads; all cores by default. Does not change the archive.",
-)
+@threads_option
 @memory_option
 @target_options
 @click.option("--allow-pickle", is_flag=True, help="Let MODEL run its own code while it loads.")

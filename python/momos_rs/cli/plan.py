@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from momos_rs import checkpoint, defaults
+from momos_rs.limits import MAX_BLOCK_SIZE
 from momos_rs.packing.plan import BLOCK_SIZES, CAPACITIES, PLAN_METHODS, STEPS, Plan
 from momos_rs.packing.plan import plan as make_plan
 from momos_rs.plots.plan import plot_plan
@@ -16,73 +17,46 @@ from momos_rs.runtime.atomic_file import check_target, replacing
 
 from .arguments import given
 from .console import debug_option, format_bytes, format_table, json_option, print_json, progress_bar
+from .lists import values_option
+from .sizes import memory_option, threads_option
 
 __all__ = ["plan"]
 
 
-class _Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Numbers separated by commas."""
-
-    name = "numbers"
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self.kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Reads ``2,4,8``."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self.kind(each) for each in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} are no numbers separated by commas", param, ctx)
-
-
-class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Methods separated by commas."""
-
-    name = "methods"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Reads ``kmeans,trellis``."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(str(value).split(","))
-        known = (*defaults.FREE_METHODS, *defaults.STRUCTURED_METHODS)
-        for name in names:
-            if name not in known:
-                self.fail(f"{name!r} is none of {', '.join(known)}", param, ctx)
-        return names
-
-
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--methods", type=_Methods(), default=PLAN_METHODS, show_default=True)
-@click.option(
+@values_option(
+    "--method",
+    "--methods",
+    "methods",
+    type=click.Choice([*defaults.FREE_METHODS, *defaults.STRUCTURED_METHODS]),
+    default=PLAN_METHODS,
+    help="Methods to try.",
+)
+@values_option(
     "-s",
+    "--block-size",
     "--block-sizes",
-    type=_Numbers(int),
+    "block_sizes",
+    type=click.IntRange(1, MAX_BLOCK_SIZE),
     default=BLOCK_SIZES,
-    show_default=True,
     help="Block sizes to try, for free motifs.",
 )
-@click.option(
+@values_option(
     "-c",
+    "--capacity",
     "--capacities",
-    type=_Numbers(float),
+    "capacities",
+    type=click.FloatRange(0, 1, min_open=True),
     default=CAPACITIES,
-    show_default=True,
     help="Capacities to try, for free motifs.",
 )
-@click.option(
+@values_option(
+    "--step",
     "--steps",
-    type=_Numbers(float),
+    "steps",
+    type=click.FloatRange(0, min_open=True),
     default=STEPS,
-    show_default=True,
     help="Spacings of the grid to try, for structured motifs.",
 )
 @click.option(
@@ -105,10 +79,11 @@ class _Methods(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     show_default=True,
     help="Compare with zstd, xz and lossless packing.",
 )
-@click.option("--include", multiple=True, metavar="GLOB", help="As for momos pack.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="As for momos pack.")
+@values_option("--include", metavar="GLOB", help="As for momos pack.")
+@values_option("--exclude", metavar="GLOB", help="As for momos pack.")
 @click.option("--all-parameters", is_flag=True, help="As for momos pack.")
-@click.option("--threads", type=click.IntRange(1), help="Number of threads; all cores by default.")
+@threads_option
+@memory_option
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),

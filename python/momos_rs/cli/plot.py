@@ -9,6 +9,7 @@ import click
 from momos_rs.experiments.plots import FIGURES, draw, find_runs
 
 from .console import debug_option, quiet_option
+from .lists import values_option
 
 __all__ = ["plot"]
 
@@ -21,12 +22,12 @@ __all__ = ["plot"]
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder of the pictures; `plots` within the first RUN by default.",
 )
-@click.option(
+@values_option(
     "--figure",
+    "--figures",
     "figures",
-    multiple=True,
     type=click.Choice(list(FIGURES)),
-    help="Draw this figure (repeatable); by default all the runs have something for.",
+    help="Draw this figure; by default all the runs have something for.",
 )
 @click.option(
     "--format",

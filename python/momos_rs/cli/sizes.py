@@ -10,7 +10,7 @@ import click
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.budget import parse_size
 
-__all__ = ["Size", "memory_option"]
+__all__ = ["Size", "memory_option", "threads_option"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -38,4 +38,13 @@ def memory_option(function: Function) -> Function:
         metavar="SIZE",
         help="Memory to use, such as 512M or 4G, beyond the program itself; half of what is free "
         "by default. Does not change the result.",
+    )(function)
+
+
+def threads_option(function: Function) -> Function:
+    """Adds ``--threads``, passed as ``threads``: their number, or None where it is not given."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="Number of threads; all cores by default. Does not change the result.",
     )(function)

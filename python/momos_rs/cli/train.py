@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
+from momos_rs import defaults
+from momos_rs.complexity import MEASURES
 from momos_rs.experiments import RunConfig
 from momos_rs.experiments.config import TRAINING_METHODS
+from momos_rs.limits import MAX_BLOCK_SIZE
 from momos_rs.projection import METHODS
 
 from .console import (
@@ -21,27 +24,9 @@ from .console import (
     progress_bar,
     quiet_option,
 )
+from .lists import values_option
 
 __all__ = ["train"]
-
-
-class _Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Numbers with commas between them."""
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self.kind = kind
-        self.name = f"{kind.__name__},..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """The numbers of an argument."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self.kind(each) for each in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers like 2,4,8", param, ctx)
 
 
 _DEFAULT = RunConfig()
@@ -73,20 +58,19 @@ _DEFAULT = RunConfig()
     show_default=True,
     help="How to train.",
 )
-@click.option(
+@values_option(
     "-s",
     "--block-size",
     "s",
-    type=_Numbers(int),
+    type=click.IntRange(1, MAX_BLOCK_SIZE),
     default=(_DEFAULT.s,),
-    show_default="4",
-    help="Values per block; a list with --sweep.",
+    help="Values per block; several with --sweep.",
 )
-@click.option(
+@values_option(
     "-c",
     "--capacity",
-    type=_Numbers(float),
-    help="Motifs per block; a list with --sweep.  [default: 0.05]",
+    type=click.FloatRange(0, 1, min_open=True),
+    help=f"Motifs per block, {defaults.CAPACITY} by default; several with --sweep.",
 )
 @click.option(
     "-k", "--motifs", "k", type=click.IntRange(1), help="Number of motifs, instead of a capacity."
@@ -98,15 +82,10 @@ _DEFAULT = RunConfig()
     show_default=True,
     help="How motifs are chosen.",
 )
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="GLOB",
-    help="Make only the parameters of these names a mosaic (repeatable).",
+@values_option(
+    "--include", metavar="GLOB", help="Make only the parameters of these names a mosaic."
 )
-@click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Leave the parameters of these names alone."
-)
+@values_option("--exclude", metavar="GLOB", help="Leave the parameters of these names alone.")
 @click.option(
     "--bits",
     "q",
@@ -178,20 +157,18 @@ _DEFAULT = RunConfig()
     show_default=True,
     help="Weight decay of the optimizer.",
 )
-@click.option(
+@values_option(
     "--seed",
-    type=_Numbers(int),
-    default=(0,),
-    show_default="0",
-    help="Seed of everything random; a list with --sweep.",
+    type=click.INT,
+    default=(_DEFAULT.seed,),
+    help="Seed of everything random; several with --sweep.",
 )
-@click.option(
+@values_option(
     "--measure",
+    "--measures",
     "measures",
-    multiple=True,
-    metavar="NAME",
-    help="Log this complexity measure every epoch (repeatable): bdm, bdm2d, qubd, "
-    "sparsity, norm, gzip, bz2, lzma, zstd.",
+    type=click.Choice([each for each in MEASURES if each != "bound"]),
+    help="Log this complexity measure every epoch.",
 )
 @click.option("--device", default="cpu", show_default=True, help="A torch device.")
 @click.option("--threads", type=click.IntRange(1), help="Number of threads.")
@@ -218,7 +195,7 @@ def train(
     data_folder: Path | None,
     download: bool,
     s: tuple[int, ...],
-    capacity: tuple[float, ...] | None,
+    capacity: tuple[float, ...],
     seed: tuple[int, ...],
     output: Path,
     resume: bool,
@@ -233,18 +210,26 @@ def train(
     The folder gets the log (one JSON object a line), checkpoints of the first, best and last
     weights, what resuming needs, and the packed mosaic.
     """  # fmt: skip
-    if not sweeping and (len(s) > 1 or len(capacity or ()) > 1 or len(seed) > 1):
+    if not sweeping and (len(s) > 1 or len(capacity) > 1 or len(seed) > 1):
         raise click.UsageError("several block sizes, capacities or seeds need --sweep")
-    if capacity is not None and settings["k"] is not None:
+    if capacity and settings["k"] is not None:
         raise click.UsageError("give either --capacity or --motifs, not both")
-    config = RunConfig(
-        s=s[0], capacity=None if capacity is None else capacity[0], seed=seed[0], **settings
-    )
+    config = RunConfig(s=s[0], capacity=capacity[0] if capacity else None, seed=seed[0], **settings)
     silent = quiet or as_json
     if sweeping:
         if settings["k"] is not None:
             raise click.UsageError("--sweep is over capacities; leave out --motifs")
-        _sweep(config, output, s, capacity or (0.05,), seed, data_folder, download, silent, as_json)
+        _sweep(
+            config,
+            output,
+            s,
+            capacity or (defaults.CAPACITY,),
+            seed,
+            data_folder,
+            download,
+            silent,
+            as_json,
+        )
         return
     from momos_rs.experiments.trainer import train as run
 

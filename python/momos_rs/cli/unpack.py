@@ -9,7 +9,7 @@ import click
 from momos_rs.packing.unpack_model import unpack_file
 
 from .console import debug_option, progress_bar, quiet_option
-from .sizes import memory_option
+from .sizes import memory_option, threads_option
 
 __all__ = ["unpack"]
 
@@ -29,6 +29,7 @@ __all__ = ["unpack"]
     type=click.IntRange(0),
     help="Most bytes of tensors to accept, for archives that expand by more than 1,024.",
 )
+@threads_option
 @memory_option
 @quiet_option
 @debug_option
@@ -37,6 +38,7 @@ def unpack(
     output: Path | None,
     force: bool,
     max_bytes: int | None,
+    threads: int | None,
     memory: int | None,
     quiet: bool,
 ) -> None:
@@ -47,6 +49,7 @@ def unpack(
             output,
             overwrite=force,
             max_bytes=max_bytes,
+            threads=threads,
             memory=memory,
             progress=progress,
         )

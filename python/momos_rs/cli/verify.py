@@ -18,7 +18,7 @@ from .console import (
     progress_bar,
     quiet_option,
 )
-from .sizes import memory_option
+from .sizes import memory_option, threads_option
 
 __all__ = ["verify"]
 
@@ -37,6 +37,7 @@ __all__ = ["verify"]
     type=click.IntRange(0),
     help="Most bytes of tensors to accept, for archives that expand by more than 1,024.",
 )
+@threads_option
 @memory_option
 @json_option
 @quiet_option
@@ -46,6 +47,7 @@ def verify(
     against: Path | None,
     allow_pickle: bool,
     max_bytes: int | None,
+    threads: int | None,
     memory: int | None,
     as_json: bool,
     quiet: bool,
@@ -61,6 +63,7 @@ def verify(
             against,
             allow_pickle=allow_pickle,
             max_bytes=max_bytes,
+            threads=threads,
             memory=memory,
             progress=progress,
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from momos_rs.checkpoint.model import cuts
 from momos_rs.dtypes import dtype
-from momos_rs.runtime.budget import PIECE_BYTES
+from momos_rs.runtime.budget import LARGEST_PIECE
 
 from .counting import statistics_of
 from .report import (
@@ -63,7 +63,7 @@ def random_baseline(weights: WeightSet, kind: RandomBaseline, seed: int) -> Weig
 
 def _gaussian(tensor: WeightTensor, seed: int, index: int) -> WeightTensor:
     pieces = partial(_gaussian_pieces, tensor, seed, index)
-    return replace(tensor, read=lambda: _joined(pieces(PIECE_BYTES)), read_pieces=pieces)
+    return replace(tensor, read=lambda: _joined(pieces(LARGEST_PIECE)), read_pieces=pieces)
 
 
 def _joined(pieces: Iterator[Bytes]) -> Bytes:

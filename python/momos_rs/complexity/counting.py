@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,20 @@ __all__ = [
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Counts: TypeAlias = "npt.NDArray[np.uint64]"
-Statistics: TypeAlias = "tuple[int, int, int, int, float, float, float, float]"
-"""As of :func:`_core.weight_statistics`."""
+
+
+class Statistics(NamedTuple):
+    """Of weights: counts, the range without NaN, and sums over the finite ones."""
+
+    n: int
+    zeros: int
+    nans: int
+    infinities: int
+    least: float
+    largest: float
+    sum: float
+    sum_of_squares: float
+
 
 ROWS = 4
 """Rows of a 4x4 block."""
@@ -41,10 +53,10 @@ def statistics_of(pieces: Iterable[Bytes], name: str, *, threads: int | None = N
         name: Their type.
         threads: Number of threads; all cores by default.
     """
-    found = _core.weight_statistics(np.empty(0, np.uint8), name)
+    found = _core.weight_statistics(np.empty(0, np.uint8), name, threads=threads)
     for data in pieces:
         found = _core.weight_statistics(data, name, before=found, threads=threads)
-    return found
+    return Statistics(*found)
 
 
 def complexity_of_counts(counts: Counts, bits: int) -> BlockComplexity:

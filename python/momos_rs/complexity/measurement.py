@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from momos_rs import _core, defaults
 from momos_rs.archive.parts import PIECES_DECODED
 from momos_rs.dtypes import dtype
-from momos_rs.errors import InvalidArgumentError
+from momos_rs.errors import Argument, InvalidArgumentError
 from momos_rs.mosaic.mosaic import mosaic_bound, motif_count
-from momos_rs.runtime.budget import Shares, share_out
+from momos_rs.runtime.budget import Shares
 from momos_rs.runtime.progress import Progress
+from momos_rs.runtime.resources import Resources
 
 from .bit_planes import BITS, PERCENTILE, check_quantisation, matrix_columns, tails
 from .compression import (
@@ -33,7 +34,16 @@ from .counting import Bands, BitStream, Statistics, complexity_of_counts, statis
 from .report import ComplexityReport, MosaicBound, QubdComplexity, TensorComplexity
 from .weights import Source, WeightSet, WeightTensor, collect_weights
 
-__all__ = ["MEASURES", "NON_FINITE", "SAMPLE", "SEEDS", "Measure", "NonFinite", "measure"]
+__all__ = [
+    "MEASURES",
+    "NON_FINITE",
+    "SAMPLE",
+    "SEEDS",
+    "Measure",
+    "MeasureKeywords",
+    "NonFinite",
+    "measure",
+]
 
 Measure: TypeAlias = Literal[
     "sparsity", "norm", "bdm", "bdm2d", "qubd", "bound", "gzip", "bz2", "lzma", "zstd"
@@ -82,12 +92,32 @@ class _Options:
     sample: int | None
     per_tensor_compression: bool
     non_finite: NonFinite
-    threads: int | None
-    memory: int | None
+    resources: Resources
+
+    @property
+    def threads(self) -> int | None:
+        return self.resources.threads
 
     @property
     def compressors(self) -> tuple[str, ...]:
         return tuple(name for name in COMPRESSORS if name in self.measures)
+
+
+class MeasureKeywords(TypedDict, total=False):
+    """Arguments of :func:`measure` that are the same for all measurements of a run."""
+
+    block_size: int
+    capacity: float
+    bits: int
+    robust: bool
+    percentile: float
+    sample: int | None
+    per_tensor_compression: bool
+    baseline: RandomBaseline | Source | None
+    seeds: int
+    non_finite: NonFinite
+    threads: int | None
+    memory: int | str | None
 
 
 def measure(
@@ -107,7 +137,7 @@ def measure(
     name: str | None = None,
     allow_pickle: bool = False,
     threads: int | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> ComplexityReport:
     """Measures the complexity of the trainable weights of a model.
@@ -136,8 +166,8 @@ def measure(
         name: What to call the source in the report.
         allow_pickle: Whether a checkpoint file that needs code of its own may run it.
         threads: Number of threads; all cores by default. The figures do not depend on it.
-        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
-            by default. The figures do not depend on it.
+        memory: Bytes of memory to use beyond what the program takes itself, or a size like
+            ``"4G"``; half of what is free by default. The figures do not depend on it.
         progress: Called while work goes on.
 
     Raises:
@@ -158,8 +188,7 @@ def measure(
         sample=sample,
         per_tensor_compression=per_tensor_compression,
         non_finite=_one_of(non_finite),
-        threads=threads,
-        memory=memory,
+        resources=Resources(memory, threads),
     )
     if seeds < 1:
         raise InvalidArgumentError(f"seeds must be at least 1, not {seeds}")
@@ -310,8 +339,11 @@ class _Measurement:
             if self._options.non_finite != "zero":
                 raise InvalidArgumentError(
                     f"{self._weights.source}: tensor {tensor.name!r} has {reading.problem}; "
-                    'leave such tensors out (non_finite="skip", --non-finite skip) or take '
-                    'the values for 0 (non_finite="zero", --non-finite zero)'
+                    "leave such tensors out (",
+                    Argument("non_finite", "skip"),
+                    ") or take the values for 0 (",
+                    Argument("non_finite", "zero"),
+                    ")",
                 )
             reading.zero_non_finite()
         return reading
@@ -444,7 +476,7 @@ class _TensorMeasurement:
         if options.robust:
             low, high = reading.quantiles(tails(options.percentile))
             return low, high
-        return self._statistics[4], self._statistics[5]
+        return self._statistics.least, self._statistics.largest
 
     def add(self, data: Bytes) -> None:
         """Takes the next piece in."""
@@ -472,7 +504,7 @@ class _TensorMeasurement:
         """The figures, once all pieces were taken in; adds them to the totals."""
         tensor, totals = self._tensor, self._totals
         sparsity = l2 = signs = sign_plane = qubd = None
-        zeros, sum_of_squares = self._statistics[1], self._statistics[7]
+        zeros, sum_of_squares = self._statistics.zeros, self._statistics.sum_of_squares
         totals.zeros += zeros
         totals.sum_of_squares += sum_of_squares
         if self._wants("sparsity") and tensor.numel:
@@ -520,19 +552,16 @@ def _share_out(weights: WeightSet, options: _Options) -> Shares:
         8 * (matrix_columns(tensor.shape) or 0) * dtype(tensor.dtype).itemsize
         for tensor in weights.tensors
     ]
-    return share_out(
-        options.memory,
+    return options.resources.share_out(
         doing=f"measuring {weights.source}",
         once=once + max(whole, default=0) + max(bands, default=0),
         per_thread=per_thread,
         pieces=pieces,
-        threads=options.threads,
     )
 
 
 def _problem(statistics: Statistics) -> str | None:
     """What is not finite among weights of these statistics."""
-    _, _, nans, infinities, *_ = statistics
-    found = [f"{nans} NaN"] if nans else []
-    found += [f"{infinities} infinite"] if infinities else []
+    found = [f"{statistics.nans} NaN"] if statistics.nans else []
+    found += [f"{statistics.infinities} infinite"] if statistics.infinities else []
     return f"{' and '.join(found)} weights" if found else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .tracker import ComplexityTracker
+from .tracker import ComplexityTracker, TrackerKeywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 try:
     import lightning.pytorch as pl
@@ -31,7 +34,7 @@ class ComplexityCallback(pl.Callback):  # type: ignore[misc,unused-ignore]
         tracker: The tracker, once training began; it keeps the history and draws it.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[TrackerKeywords]) -> None:
         super().__init__()
         self.tracker: ComplexityTracker | None = None
         self._options = options

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from momos_rs.complexity.controls import figures_of
-from momos_rs.complexity.measurement import MEASURES, measure
+from momos_rs.complexity.measurement import MEASURES, MeasureKeywords, measure
 from momos_rs.complexity.report import ComplexityReport
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.records import Record
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
 
-__all__ = ["TRACKED", "ComplexityTracker", "TrackedComplexity"]
+__all__ = ["TRACKED", "ComplexityTracker", "TrackedComplexity", "TrackerKeywords"]
 
 TRACKED = ("bdm", "bdm2d", "sparsity", "norm")
 """Measured by default: what takes a few milliseconds for a million weights."""
@@ -45,6 +46,14 @@ class TrackedComplexity(Record):
     l2: float | None
     figures: dict[str, float]
     extra: dict[str, float]
+
+
+class TrackerKeywords(MeasureKeywords, total=False):
+    """The arguments of :class:`ComplexityTracker` besides the model."""
+
+    measures: Sequence[str]
+    every: int
+    log: str | os.PathLike[str] | None
 
 
 class ComplexityTracker:
@@ -76,7 +85,7 @@ class ComplexityTracker:
         measures: Sequence[str] = TRACKED,
         every: int = 1,
         log: str | os.PathLike[str] | None = None,
-        **options: Any,
+        **options: Unpack[MeasureKeywords],
     ) -> None:
         if every < 1:
             raise InvalidArgumentError(f"every must be at least 1, not {every}")
@@ -142,7 +151,7 @@ class ComplexityTracker:
         from momos_rs.plots import save_pictures
 
         if len(self._reports) < 2:
-            raise InvalidArgumentError("two measurements at least make a history to draw")
+            raise InvalidArgumentError("a history to draw needs at least two measurements")
         steps = [entry.step for entry in self.history[-len(self._reports) :]]
         save_pictures(self._reports, Path(path), over_time=True, steps=steps, overwrite=overwrite)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .tracker import ComplexityTracker, TrackedComplexity
+from .tracker import ComplexityTracker, TrackedComplexity, TrackerKeywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -29,7 +32,7 @@ class ComplexityTrainerCallback(TrainerCallback):  # type: ignore[misc,unused-ig
         tracker: The tracker, once training began; it keeps the history and draws it.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[TrackerKeywords]) -> None:
         self.tracker: ComplexityTracker | None = None
         self._options = options
 

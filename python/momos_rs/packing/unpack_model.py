@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from momos_rs import checkpoint
 from momos_rs.archive import PIECES_DECODED, open_archive
 from momos_rs.checkpoint.writing import bytes_in_another_order, check_suffix
-from momos_rs.runtime.budget import share_out
 from momos_rs.runtime.progress import Progress, counted
+from momos_rs.runtime.resources import Resources
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,8 @@ def unpack_file(
     *,
     overwrite: bool = False,
     max_bytes: int | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Unpacks an archive into a checkpoint file.
@@ -58,8 +59,9 @@ def unpack_file(
             the source, in the format of the original, by default.
         overwrite: Whether an existing target may be replaced.
         max_bytes: Most bytes of tensors to accept; see :func:`momos_rs.open`.
-        memory: Bytes of memory to use beyond what the program takes itself; half of what is free
-            by default. The file does not depend on it.
+        memory: Bytes of memory to use beyond what the program takes itself, or a size like
+            ``"4G"``; half of what is free by default. The file does not depend on it.
+        threads: Number of threads; all cores by default.
         progress: Called with a phase, the bytes done and the bytes in all.
 
     Returns:
@@ -72,6 +74,7 @@ def unpack_file(
         InvalidArgumentError: If the memory is too little, or the suffix is unknown.
     """
     source = Path(source)
+    resources = Resources(memory, threads)
     with open_archive(source, max_bytes=max_bytes) as archive:
         if target is None:
             origin = archive.document.source.get("format")
@@ -80,8 +83,7 @@ def unpack_file(
         check_suffix(target)
         model = archive.checkpoint()
         once, per_thread = archive.decoding_memory()
-        shares = share_out(
-            memory,
+        shares = resources.share_out(
             doing=f"unpacking {source}",
             once=once + 2 * bytes_in_another_order(target, model),
             per_thread=per_thread,

@@ -18,28 +18,24 @@ from pathlib import Path
 from momos_rs.errors import InvalidArgumentError
 
 __all__ = [
+    "LARGEST_PIECE",
     "LEAST_PIECE",
-    "PIECE_BYTES",
     "Shares",
     "available_memory",
     "default_budget",
     "format_size",
     "parse_size",
-    "share_out",
 ]
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([kmgt]?)(i?)(b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
-PIECE_BYTES = 1 << 26
+LARGEST_PIECE = 1 << 26
 """Larger pieces of a tensor gain nothing, on any number of cores."""
 
 LEAST_PIECE = 1 << 22
 """Pieces hold at least 2^18 elements (see :data:`momos_rs.checkpoint.model.PIECE_ELEMENTS`), of up
 to 16 bytes."""
-
-_ANYWAY = 64_000_000
-"""What small tensors that are read ahead of their turn take, and all that is too small to count."""
 
 _FALLBACK = 4_000_000_000
 """Where nothing tells how much memory there is."""
@@ -113,43 +109,6 @@ class Shares:
 
     threads: int
     piece_bytes: int
-
-
-def share_out(
-    memory: int | None,
-    *,
-    doing: str,
-    once: int,
-    per_thread: int,
-    pieces: int,
-    threads: int | None = None,
-) -> Shares:
-    """Divides a budget between what is needed anyway, threads and pieces of tensors.
-
-    Args:
-        memory: The budget in bytes; None for :func:`default_budget`, or what is needed at least if
-            that is more.
-        doing: What takes the memory, for the message.
-        once: Bytes that are needed however many threads there are.
-        per_thread: Bytes that each thread needs.
-        pieces: Pieces of tensors, in one form or another, that are in memory at once.
-        threads: Most threads; all cores by default.
-
-    Raises:
-        InvalidArgumentError: If the budget is too small, and what would do.
-    """
-    needed = _ANYWAY + once + per_thread + pieces * LEAST_PIECE
-    if memory is None:
-        memory = max(default_budget(), needed)
-    elif memory < needed:
-        raise InvalidArgumentError(
-            f"{doing} takes {format_size(needed)} of memory at least, and {format_size(memory)} "
-            f"are allowed; allow it more (--memory {format_size(needed)})"
-        )
-    free = memory - needed
-    workers = min(threads or os.cpu_count() or 1, 1 + free // 2 // max(per_thread, 1))
-    free -= (workers - 1) * per_thread
-    return Shares(workers, min(LEAST_PIECE + free // pieces, PIECE_BYTES))
 
 
 def _available_on_linux(proc: Path, cgroups: Path) -> int | None:

@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from momos_rs.errors import Argument, InvalidArgumentError
 
-from .budget import default_budget, format_size, parse_size
+from .budget import (
+    LARGEST_PIECE,
+    LEAST_PIECE,
+    Shares,
+    default_budget,
+    format_size,
+    parse_size,
+)
 from .team import SOLO, Team
 
 __all__ = [
@@ -148,6 +155,38 @@ class Resources:
             "), or take fewer motifs",
         )
 
+    def share_out(self, *, doing: str, once: int, per_thread: int, pieces: int) -> Shares:
+        """Divides the memory between what is needed anyway, threads and pieces of tensors.
+
+        Args:
+            doing: What takes the memory, for the message.
+            once: Bytes that are needed however many threads there are.
+            per_thread: Bytes that each thread needs.
+            pieces: Pieces of tensors, in one form or another, that are in memory at once.
+
+        Raises:
+            InvalidArgumentError: If the memory asked for is not enough; the message says what is.
+        """
+        needed = _ANYWAY + once + per_thread + pieces * LEAST_PIECE
+        budget = self.budget
+        if budget is None:
+            budget = max(default_budget(), needed)
+        elif budget < needed:
+            raise InvalidArgumentError(
+                f"{doing} takes at least {format_size(needed)} of memory, and "
+                f"{format_size(budget)} are allowed; allow it more (",
+                Argument("memory", format_size(needed)),
+                ")",
+            )
+        free = budget - needed
+        threads = self.threads or os.cpu_count() or 1
+        workers = min(threads, 1 + free // 2 // max(per_thread, 1))
+        free -= (workers - 1) * per_thread
+        return Shares(workers, min(LEAST_PIECE + free // pieces, LARGEST_PIECE))
+
+
+_ANYWAY = 64_000_000
+"""What small tensors that are read ahead of their turn take, and all that is too small to count."""
 
 _SEARCH_BYTES_PER_BLOCK = 32
 """Besides the blocks themselves, which a search may copy: their order, and what it found."""
