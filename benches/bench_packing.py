@@ -96,7 +96,7 @@ def measure(model: Path, folder: Path, capacity: float, effort: str) -> dict[str
         packing.unpack_file(archive, restored, overwrite=True)
         seconds.append(time.perf_counter() - start)
     unpacking = statistics.median(seconds)
-    nbytes = report["bytes_in"]
+    nbytes = report["tensor_bytes"]
     return {
         "model": model.name,
         "capacity": capacity,

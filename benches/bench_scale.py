@@ -365,7 +365,7 @@ def _pack_in(folder: Path, arguments: argparse.Namespace) -> list[str]:
         ("unpack", unpacked.seconds, unpacked.peak),
     ]
     lines = [
-        f"{report['weights']:,} weights in bfloat16 ({report['bytes_in'] / 1e9:.3g} GB) within "
+        f"{report['weights']:,} weights in bfloat16 ({report['tensor_bytes'] / 1e9:.3g} GB) within "
         f"--memory {arguments.memory}, on {processor()}: `momos pack "
         f"{arguments.options}` to {report['bits_per_weight']:.3f} bits per weight, relative error "
         f"{report['relative_error']:.4f}. Libraries alone take {fixed.peak / 1e6:.0f} MB. Every "
@@ -375,7 +375,7 @@ def _pack_in(folder: Path, arguments: argparse.Namespace) -> list[str]:
         "|---|---|---|---|",
     ]
     for name, seconds, peak in rows:
-        rate = f"{report['bytes_in'] / 1e6 / seconds:.0f}" if seconds > 0.1 else "-"
+        rate = f"{report['tensor_bytes'] / 1e6 / seconds:.0f}" if seconds > 0.1 else "-"
         shown = "" if peak is None else f"{peak / 1e6:.0f}"
         lines.append(f"| {name} | {seconds:.1f} | {rate} | {shown} |")
     allowed = parse_size(arguments.memory) + fixed.peak

@@ -65,7 +65,7 @@ def test_json_is_complete(model: Path, capsys: pytest.CaptureFixture[str]) -> No
     report = json.loads(output)
     assert status == 0
     assert report["motifs"] == 9
-    assert report["bytes_out"] == model.with_suffix(".momos").stat().st_size
+    assert report["archive_bytes"] == model.with_suffix(".momos").stat().st_size
     _, output, _ = run(capsys, "info", model.with_suffix(".momos"), "--json")
     assert json.loads(output)["mosaic"]["motifs_used"] == report["motifs_used"]
     _, output, _ = run(capsys, "verify", model.with_suffix(".momos"), "--against", model, "--json")

@@ -25,7 +25,7 @@ from momos_rs.complexity.collection import (
 from momos_rs.errors import InvalidArgumentError, MomosError
 from momos_rs.plots.page import render_page
 
-FAST = ["--measure", "bdm", "--measure", "bdm2d", "--measure", "qubd", "--measure", "sparsity"]
+FAST = ["--measure", "bdm", "--measure", "bdm_2d", "--measure", "qubd", "--measure", "sparsity"]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_run_against_its_start_with_every_file(run, tmp_path):
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows] == ["epoch-0.pt", "epoch-2.pt", "epoch-10.pt"]
-    ratios = [float(row[f"bdm2d / {run / 'epoch-0.pt'}"]) for row in rows]
+    ratios = [float(row[f"bdm_2d / {run / 'epoch-0.pt'}"]) for row in rows]
     assert ratios[0] == 1
     assert ratios == sorted(ratios, reverse=True)
     drawing = picture.read_text()
@@ -306,7 +306,7 @@ def test_the_page_in_a_browser(run, tmp_path, width):
     <script>
     const table = document.querySelector("table.sortable");
     const heads = [...table.tHead.rows[0].cells];
-    const column = heads.findIndex(head => head.textContent === "bdm2d");
+    const column = heads.findIndex(head => head.textContent === "bdm_2d");
     heads[column].querySelector("button").click();
     const first = heads[column].ariaSort;
     heads[column].querySelector("button").click();

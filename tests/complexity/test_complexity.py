@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import pybdm
 
-FAST = ("sparsity", "norm", "bdm", "bdm2d", "qubd", "bound")
+FAST = ("sparsity", "norm", "bdm", "bdm_2d", "qubd", "bound")
 
 
 def small_model():
@@ -75,11 +75,11 @@ def test_tensors_one_by_one():
             assert found.signs.bdm == pytest.approx(one.bdm(signs_of([values])), rel=1e-12)
         if values.dim() > 1:
             plane = (values.flatten(1) > 0).numpy().astype(int)
-            assert found.sign_plane.bdm == pytest.approx(two.bdm(plane), rel=1e-12)
+            assert found.bdm_2d.bdm == pytest.approx(two.bdm(plane), rel=1e-12)
             assert found.qubd is not None
             assert len(found.qubd) == 4
         else:
-            assert found.sign_plane is None
+            assert found.bdm_2d is None
             assert found.qubd is None
     sums = np.sum([each.qubd for each in report.tensors if each.qubd], axis=0)
     np.testing.assert_allclose(report.qubd.planes, sums)
@@ -103,7 +103,7 @@ def test_the_bound_is_that_of_packing():
 def test_only_what_was_asked_for_is_measured():
     report = C.measure(small_model(), measures=["sparsity"])
     measured = report.to_dict()
-    for name in ("l2", "signs", "sign_plane", "qubd", "bound", "baseline"):
+    for name in ("l2", "signs", "bdm_2d", "qubd", "bound", "baseline"):
         assert measured[name] is None
     assert measured["compression"] == ()
     json.dumps(C.measure(small_model(), measures=FAST).to_dict(), allow_nan=False)
@@ -136,7 +136,7 @@ def test_weights_of_any_floating_type(dtype):
     found = C.measure(weights, measures=FAST)
     wide = C.measure(weights.double().float(), measures=FAST)
     assert found.signs == wide.signs
-    assert found.sign_plane == wide.sign_plane
+    assert found.bdm_2d == wide.bdm_2d
     assert found.l2 == pytest.approx(wide.l2)
     assert found.sparsity == wide.sparsity
     if dtype != torch.float64:
@@ -205,7 +205,7 @@ def test_scalars_vectors_and_tiny_tensors_are_no_trouble():
     assert report.signs.blocks == 1
     assert report.tensor("scalar").signs.blocks == 0
     assert report.tensor("scalar").signs.random_ratio == 1.0
-    assert report.sign_plane.blocks == 0
+    assert report.bdm_2d.blocks == 0
 
 
 def test_threads_do_not_change_the_figures():
@@ -294,9 +294,9 @@ def test_packed_bits_join_to_one_stream(lengths):
 
 def test_random_signs_are_known_for_what_they_are():
     torch.manual_seed(5)
-    report = C.measure(torch.randn(1500, 1500), measures=["bdm", "bdm2d"])
+    report = C.measure(torch.randn(1500, 1500), measures=["bdm", "bdm_2d"])
     assert report.signs.random_ratio == pytest.approx(1, abs=1e-4)
-    assert report.sign_plane.random_ratio == pytest.approx(1, abs=1e-2)
+    assert report.bdm_2d.random_ratio == pytest.approx(1, abs=1e-2)
     assert report.signs.randomness_z is not None
     assert abs(report.signs.randomness_z) < 4
     assert report.signs.entropy_corrected == pytest.approx(12, abs=1e-3)
@@ -310,7 +310,7 @@ def test_structure_is_told_from_noise_when_the_measure_is_saturated():
     weights = torch.randn(1500, 1500)
     # In every other row two of twelve signs agree; still every block occurs.
     weights[::2, 1::12] = weights[::2, ::12]
-    report = C.measure(weights, measures=["bdm", "bdm2d"])
+    report = C.measure(weights, measures=["bdm", "bdm_2d"])
     assert report.signs.saturation == 1
     assert (report.signs.randomness_z or 0) > 100
     assert any("differ from fair coin flips" in note for note in report.notes)
@@ -347,7 +347,7 @@ def test_against_another_checkpoint():
     assert comparison.ratio("qubd[7]") is not None
     assert comparison.ratio("nothing") is None
     layer = next(each for each in comparison.tensors if each.name == "2.weight")
-    assert next(each for each in layer.ratios if each.figure == "bdm2d").ratio < 0.5
+    assert next(each for each in layer.ratios if each.figure == "bdm_2d").ratio < 0.5
     with pytest.raises(InvalidArgumentError, match="no tensor of the same name and shape"):
         C.measure(model, measures=FAST, baseline={"other": torch.randn(8, 8)})
 
@@ -357,7 +357,7 @@ def test_random_baselines_are_averaged_and_repeatable(kind):
     model = small_model()
     report = C.measure(model, measures=FAST, baseline=kind, seeds=4)
     assert report.baseline.seeds == 4
-    for figure in ("bdm2d", "qubd"):
+    for figure in ("bdm_2d", "qubd"):
         found = report.baseline.ratio(figure)
         assert found.spread > 0
         assert found.ratio == pytest.approx(1, abs=0.05)
@@ -400,7 +400,7 @@ def test_rows_have_every_figure():
     rows = tensor_rows(report)
     assert [each["tensor"] for each in rows] == [each.name for each in report.tensors]
     # Every row has the same columns, so that a table has no holes but empty cells.
-    assert len({tuple(each) for each in rows if "bdm2d" in each}) == 1
+    assert len({tuple(each) for each in rows if "bdm_2d" in each}) == 1
     text = to_csv(rows)
     assert text.splitlines()[0].startswith("model,tensor,type,shape,n,sparsity,l2,bdm,")
     assert len(text.splitlines()) == len(rows) + 1
@@ -420,7 +420,7 @@ def test_a_tracker_keeps_a_history(tmp_path):
             model.weight.add_(0.1)
     assert [each.step for each in tracker.history] == [0, 2, 4]
     # Weights all above zero are as simple as can be.
-    figures = [each.figures["bdm2d"] for each in tracker.history]
+    figures = [each.figures["bdm_2d"] for each in tracker.history]
     assert figures == sorted(figures, reverse=True)
     assert tracker.history[1].extra == {"loss": 1 / 3}
     lines = [json.loads(line) for line in log.read_text().splitlines()]

@@ -28,7 +28,7 @@ def reports(count: int, layers: int = 2) -> list[ComplexityReport]:
     return [
         measure(
             {f"encoder.layer.{n}.attention.weight": torch.randn(8, 16) for n in range(layers)},
-            measures=["bdm", "bdm2d", "qubd"],
+            measures=["bdm", "bdm_2d", "qubd"],
             baseline="gaussian",
             seeds=2,
             name=f"runs/model-{index}/final.pt",

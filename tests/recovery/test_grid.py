@@ -293,7 +293,7 @@ def test_commands_know_structured_motifs(tmp_path: Path) -> None:
     packed = CliRunner().invoke(group, command)
     assert packed.exit_code == 0, packed.output
     report = json.loads(packed.output)
-    assert 0.99 * 12_000 <= report["bytes_out"] <= 12_000
+    assert 0.99 * 12_000 <= report["archive_bytes"] <= 12_000
     assert report["method"] == "trellis"
     assert report["motifs"] == report["motifs_used"] <= report["blocks"]
     errors_ = {each["names"][0]: each["relative_error"] for each in report["tensors"]}

@@ -100,7 +100,9 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     assert report.blocks == 3 * -(-2050 // 4)
     assert report.motifs == report.blocks // 10
     assert (
-        report.bytes_out == (tmp_path / "m.momos").stat().st_size == sum(report.sections.values())
+        report.archive_bytes
+        == (tmp_path / "m.momos").stat().st_size
+        == sum(report.sections.values())
     )
     assert report.bound_bits == mosaic_bound(report.blocks, report.motifs, 4, 32)
     restored = unpacked((tmp_path / "m.momos").read_bytes())

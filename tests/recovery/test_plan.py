@@ -53,8 +53,8 @@ def test_points_are_what_packing_gives(result: Plan) -> None:
         archive = packing.pack(model(), **options)
         # K-means goes on from the capacity before.
         slack = 0.02 if point.method == "kmeans" else 0.0
-        assert abs(len(archive) - point.bytes) <= slack * len(archive)
-        assert point.bits_per_weight == 8 * point.bytes / model().numel
+        assert abs(len(archive) - point.archive_bytes) <= slack * len(archive)
+        assert point.bits_per_weight == 8 * point.archive_bytes / model().numel
 
 
 def test_the_best_are_beaten_by_none(result: Plan) -> None:

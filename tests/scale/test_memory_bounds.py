@@ -70,7 +70,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("", ["verify", "{archive}", "-q"], "140M"),
         ("", ["verify", "{archive}", "--against", "{model}", "-q"], "140M"),
         ("", ["complexity", "{model}", "-q", "--measure", "bdm", "--measure", "qubd"], "140M"),
-        ("", ["complexity", "{archive}", "-q", "--measure", "bdm2d"], "170M"),
+        ("", ["complexity", "{archive}", "-q", "--measure", "bdm_2d"], "170M"),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
 )

@@ -109,7 +109,7 @@ def test_differences_are_found_in_any_piece(
     "options",
     [
         {"baseline": "gaussian", "seeds": 1, "skip": ["lzma", "bz2", "gzip"]},
-        {"baseline": "shuffled", "seeds": 1, "measures": ["bdm", "bdm2d"]},
+        {"baseline": "shuffled", "seeds": 1, "measures": ["bdm", "bdm_2d"]},
         {"robust": True, "measures": ["qubd"], "bits": 5},
         {"per_tensor_compression": True, "measures": ["zstd", "bz2"], "sample": 1 << 18},
     ],
@@ -122,7 +122,7 @@ def test_figures_of_complexity_are_the_same(
 
 
 def test_figures_of_an_archive_are_the_same(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _compare_figures(archive, {"measures": ["sparsity", "norm", "bdm", "bdm2d"]}, monkeypatch)
+    _compare_figures(archive, {"measures": ["sparsity", "norm", "bdm", "bdm_2d"]}, monkeypatch)
 
 
 def _compare_figures(
@@ -144,7 +144,7 @@ def test_what_is_not_finite_is_dealt_with_in_pieces(
     damaged = {name: state[name].clone() for name in ("wide.weight", "half.weight", "bias")}
     damaged["wide.weight"][699, 1000] = float("inf")
     damaged["half.weight"][0, 0] = float("nan")
-    options: dict[str, Any] = {"measures": ["norm", "bdm", "bdm2d", "qubd", "zstd"]}
+    options: dict[str, Any] = {"measures": ["norm", "bdm", "bdm_2d", "qubd", "zstd"]}
     whole = measure(damaged, non_finite=policy, **options)
     monkeypatch.setattr("momos_rs.runtime.budget.PIECE_BYTES", 1 << 20)
     cut = measure(damaged, non_finite=policy, memory=FEW, **options)

@@ -58,7 +58,7 @@ class VerifyReport(Record):
     Attributes:
         archive: Path of the archive.
         tensors: Number of tensors.
-        bytes: Bytes of the tensors, decoded.
+        tensor_bytes: Bytes of the tensors, decoded.
         codecs: Number of tensors by how they are stored and by which codec.
         against: Path of the model, or None.
         comparison: One entry per tensor, if there is a model.
@@ -68,7 +68,7 @@ class VerifyReport(Record):
 
     archive: str
     tensors: int
-    bytes: int
+    tensor_bytes: int
     codecs: dict[str, int]
     against: str | None
     comparison: tuple[TensorVerification, ...]
@@ -120,7 +120,7 @@ def verify_file(
         return VerifyReport(
             archive=str(source),
             tensors=len(archive),
-            bytes=sum(base.nbytes for base in archive.document.bases),
+            tensor_bytes=sum(base.nbytes for base in archive.document.bases),
             codecs=_count_codecs(archive),
             against=None if against is None else str(against),
             comparison=comparison,

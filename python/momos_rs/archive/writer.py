@@ -67,7 +67,7 @@ class ArchiveSummary:
     """What an archive takes.
 
     Attributes:
-        file_bytes: Size of the file.
+        archive_bytes: Size of the file.
         section_bytes: Bytes of the header, the document, the motifs, the indices, the
             grids and the exact tensors.
         stream_bytes: Bytes of the stream of each base, 0 for a copy; where several bases share a
@@ -75,7 +75,7 @@ class ArchiveSummary:
         motifs_used: Motifs that represent a block: those that are stored.
     """
 
-    file_bytes: int
+    archive_bytes: int
     section_bytes: dict[str, int]
     stream_bytes: tuple[int, ...]
     motifs_used: int
@@ -495,7 +495,7 @@ def summarise(
         shares[stream.bases[-1]] += rest
     names = (DOCUMENT_SECTION, MOTIFS_SECTION, *SECTIONS.values())
     return ArchiveSummary(
-        file_bytes=header_bytes + sum(sizes.values()),
+        archive_bytes=header_bytes + sum(sizes.values()),
         section_bytes={"header": header_bytes, **{name: sizes.get(name, 0) for name in names}},
         stream_bytes=tuple(shares),
         motifs_used=document.mosaic.motifs if document.mosaic else 0,

@@ -46,7 +46,7 @@ from .sizes import memory_option, threads_option
 
 __all__ = ["complexity"]
 
-DRAWN = ("bdm", "bdm2d", "qubd")
+DRAWN = ("bdm", "bdm_2d", "qubd")
 """Measures that there are pictures of."""
 
 MEBIBYTE = 1 << 20
@@ -284,8 +284,8 @@ def _render_many(reports: Sequence[ComplexityReport], width: int | None) -> str:
         "bdm": "BDM",
         "bdm / random": "BDM/rand",
         "entropy corrected": "entropy",
-        "bdm2d": "BDM 4x4",
-        "bdm2d / random": "4x4/rand",
+        "bdm_2d": "bdm_2d",
+        "bdm_2d / random": "bdm_2d/rand",
         "qubd": "QuBD",
         "gzip of weights": "gzip",
         "zstd of weights": "zstd",
@@ -295,7 +295,7 @@ def _render_many(reports: Sequence[ComplexityReport], width: int | None) -> str:
     if all(report.baseline is not None for report in reports):
         assert reports[0].baseline is not None
         source = reports[0].baseline.source
-        columns |= {f"{each} / {source}": f"{each}/base" for each in ("bdm", "bdm2d", "qubd")}
+        columns |= {f"{each} / {source}": f"{each}/base" for each in ("bdm", "bdm_2d", "qubd")}
         lines.append(f"base: {source}")
     rows = [model_row(report) for report in reports]
     shown = [column for column in columns if any(column in row for row in rows)]
@@ -342,7 +342,7 @@ def _render_one(report: ComplexityReport, *, per_tensor: bool, width: int | None
         rows.append(("L2 norm", f"{report.l2:.6g}", ""))
     for blocks, what, size in (
         (report.signs, "signs, 1-D", "12 bits"),
-        (report.sign_plane, "signs, 4x4", "16 bits"),
+        (report.bdm_2d, "signs, 4x4", "16 bits"),
     ):
         if blocks is not None and not blocks.blocks:
             rows.append((f"BDM of {what}", "-", "too few weights for a block"))
@@ -400,7 +400,7 @@ def _render_baseline(report: ComplexityReport) -> str:
 
 def _render_tensors(report: ComplexityReport, width: int | None) -> str:
     rows = tensor_rows(report)
-    hidden = ("model", "entropy", "entropy2d", "bound bits", "entropy2d corrected")
+    hidden = ("model", "entropy", "entropy_2d", "bound bits", "entropy_2d corrected")
     shown = [
         column
         for column in dict.fromkeys(name for row in rows for name in row)

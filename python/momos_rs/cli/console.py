@@ -14,6 +14,7 @@ import click
 from .progress import progress_bar
 
 __all__ = [
+    "RELATIVE_ERROR",
     "debug_option",
     "debugging",
     "fitting_columns",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
+
+RELATIVE_ERROR = "relative error: ||w - w'||^2 / ||w||^2, of squared norms"
+"""What the figure of that name is, to be printed below it."""
 
 _debug = False
 

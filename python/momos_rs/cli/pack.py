@@ -16,6 +16,7 @@ from momos_rs.runtime.team import SOLO, Team
 
 from .arguments import given, refusing_command_line
 from .console import (
+    RELATIVE_ERROR,
     debug_option,
     format_bytes,
     format_count,
@@ -215,8 +216,8 @@ def render(report: PackReport) -> str:
         ("effort", report.effort),
         ("distortion", f"{report.distortion:.6g}"),
         ("relative error", f"{report.relative_error:.4g}"),
-        ("bytes in", format_bytes(report.bytes_in)),
-        ("bytes out", format_bytes(report.bytes_out)),
+        ("bytes of tensors", format_bytes(report.tensor_bytes)),
+        ("bytes of archive", format_bytes(report.archive_bytes)),
         ("ratio", f"{report.ratio:.4g}"),
         ("bits per weight", f"{report.bits_per_weight:.4g}"),
         (
@@ -226,7 +227,7 @@ def render(report: PackReport) -> str:
         ("peak memory", format_bytes(report.peak_memory) if report.peak_memory else "unknown"),
     ]
     sections = [
-        (name, format_bytes(nbytes), format_percent(nbytes / report.bytes_out))
+        (name, format_bytes(nbytes), format_percent(nbytes / report.archive_bytes))
         for name, nbytes in report.sections.items()
     ]
     seconds = [(phase, f"{value:.2f} s") for phase, value in report.seconds.items()]
@@ -244,6 +245,7 @@ def render(report: PackReport) -> str:
             if each.relative_error > 0
         ]
         parts.append(format_table(rows, header=("worst tensors", "weights", "relative error")))
+        parts.append(f"  {RELATIVE_ERROR}")
     notes = list(report.notes)
     if report.lossless:
         notes.append("lossless: every tensor unpacks bit for bit as it was")

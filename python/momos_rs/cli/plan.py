@@ -16,7 +16,15 @@ from momos_rs.plots.style import check_format, save
 from momos_rs.runtime.atomic_file import check_target, replacing
 
 from .arguments import given
-from .console import debug_option, format_bytes, format_table, json_option, print_json, progress_bar
+from .console import (
+    RELATIVE_ERROR,
+    debug_option,
+    format_bytes,
+    format_table,
+    json_option,
+    print_json,
+    progress_bar,
+)
 from .lists import values_option
 from .sizes import memory_option, threads_option
 
@@ -125,7 +133,7 @@ def render(result: Plan) -> str:
     rows = [
         (
             point.options.removeprefix("--method "),
-            format_bytes(point.bytes),
+            format_bytes(point.archive_bytes),
             f"{point.ratio:.4g}",
             f"{point.bits_per_weight:.3g}",
             f"{point.relative_error:.3g}",
@@ -140,8 +148,9 @@ def render(result: Plan) -> str:
         for each in result.references
     ]
     parts = [
-        f"{result.source}: {result.weights:,} weights, {format_bytes(result.bytes_in)}",
+        f"{result.source}: {result.weights:,} weights, {format_bytes(result.tensor_bytes)}",
         format_table(rows, header=header),
+        f"  {RELATIVE_ERROR}",
     ]
     if references:
         parts.append(format_table(references, header=("without any error", "ratio")))

@@ -44,11 +44,21 @@ _OPTIONS = (
         help="How much errors matter, per tensor (JSON) or per weight (a checkpoint with the same "
         "names, such as a Fisher diagonal).",
     ),
-    click.option("--target-ratio", type=_POSITIVE, help="Least ratio of bytes in to bytes out."),
+    click.option(
+        "--target-ratio",
+        type=_POSITIVE,
+        help="Least ratio of the bytes of all tensors to those of the archive.",
+    ),
     click.option("--target-size", type=Size(), help="Most bytes of the archive: 1500, 1.5MB."),
     click.option("--bits", type=_POSITIVE, help="Most bits of the archive per weight."),
-    click.option("--max-error", type=_SHARE, help="Largest relative error in all."),
-    click.option("--max-tensor-error", type=_SHARE, help="Largest relative error of a tensor."),
+    click.option(
+        "--max-error",
+        type=_SHARE,
+        help="Largest relative error in all, ||w - w'||^2 / ||w||^2 (of squared norms).",
+    ),
+    click.option(
+        "--max-tensor-error", type=_SHARE, help="Largest relative error of a tensor, likewise."
+    ),
 )
 
 

@@ -9,6 +9,7 @@ import click
 from momos_rs.archive.verification import VerifyReport, verify_file
 
 from .console import (
+    RELATIVE_ERROR,
     debug_option,
     format_bytes,
     format_count,
@@ -78,7 +79,7 @@ def render(report: VerifyReport) -> str:
     """The report for people."""
     lines = [
         f"{report.archive}: whole: {format_count(report.tensors)} tensors, "
-        f"{format_bytes(report.bytes)}, decoded in {report.seconds:.2f} s"
+        f"{format_bytes(report.tensor_bytes)}, decoded in {report.seconds:.2f} s"
     ]
     counted = (f"{count} {what}" for what, count in report.codecs.items())
     lines.append(f"coded as: {'; '.join(counted)}")
@@ -93,6 +94,8 @@ def render(report: VerifyReport) -> str:
                 verdict = f"relative error {each.relative_error:.4g}"
             rows.append((each.name, verdict))
         lines.append(format_table(rows, header=("tensor", f"against {report.against}")))
+        if any(each.relative_error for each in report.comparison):
+            lines.append(RELATIVE_ERROR)
         exact = sum(each.exact for each in report.comparison)
         problems = sum(bool(each.problem) for each in report.comparison)
         lines.append(

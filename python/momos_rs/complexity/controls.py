@@ -121,8 +121,8 @@ def _figures(measured: ComplexityReport | TensorComplexity) -> Iterator[tuple[st
         yield "bdm", measured.signs.bdm
         yield "entropy", measured.signs.entropy
         yield "entropy corrected", measured.signs.entropy_corrected
-    if measured.sign_plane is not None:
-        yield "bdm2d", measured.sign_plane.bdm
+    if measured.bdm_2d is not None:
+        yield "bdm_2d", measured.bdm_2d.bdm
     planes: Sequence[float] = ()
     if isinstance(measured, TensorComplexity):
         planes = measured.qubd or ()
@@ -193,8 +193,8 @@ def notes_on(report: ComplexityReport) -> tuple[str, ...]:
             "follows the number of weights, and structure moves only the logarithms of counts; "
             f"{_what_resolves(report)}"
         )
-    if report.sign_plane is not None and report.sign_plane.saturation >= SATURATED:
-        notes.append(f"the 4x4 BDM of the signs is saturated: {_seen(report.sign_plane)} occur")
+    if report.bdm_2d is not None and report.bdm_2d.saturation >= SATURATED:
+        notes.append(f"the 4x4 BDM of the signs is saturated: {_seen(report.bdm_2d)} occur")
     if report.signs is not None and report.signs.randomness_z is not None:
         z = report.signs.randomness_z
         verdict = "cannot be told from" if abs(z) < 4 else "differ from"
@@ -231,8 +231,8 @@ def _seen(blocks: BlockComplexity) -> str:
 
 def _what_resolves(report: ComplexityReport) -> str:
     able = []
-    if report.sign_plane is not None and report.sign_plane.saturation < RESOLVING:
-        able.append(f"4x4 blocks of signs ({_seen(report.sign_plane)} seen)")
+    if report.bdm_2d is not None and report.bdm_2d.saturation < RESOLVING:
+        able.append(f"4x4 blocks of signs ({_seen(report.bdm_2d)} seen)")
     if report.qubd is not None:
         fresh = sum(
             tensor.n

@@ -46,15 +46,15 @@ __all__ = [
 ]
 
 Measure: TypeAlias = Literal[
-    "sparsity", "norm", "bdm", "bdm2d", "qubd", "bound", "gzip", "bz2", "lzma", "zstd"
+    "sparsity", "norm", "bdm", "bdm_2d", "qubd", "bound", "gzip", "bz2", "lzma", "zstd"
 ]
-"""``bdm`` includes block entropy; ``bdm2d`` is BDM and entropy of the signs in 4x4 blocks."""
+"""``bdm`` includes block entropy; ``bdm_2d`` is BDM and entropy of the signs in 4x4 blocks."""
 
 MEASURES: tuple[Measure, ...] = (
     "sparsity",
     "norm",
     "bdm",
-    "bdm2d",
+    "bdm_2d",
     "qubd",
     "bound",
     "gzip",
@@ -386,8 +386,8 @@ class _Measurement:
             signs=complexity_of_counts(totals.stream.counts(), totals.stream.bits)
             if "bdm" in wanted
             else None,
-            sign_plane=complexity_of_counts(totals.plane, totals.plane_bits)
-            if "bdm2d" in wanted
+            bdm_2d=complexity_of_counts(totals.plane, totals.plane_bits)
+            if "bdm_2d" in wanted
             else None,
             qubd=qubd if "qubd" in wanted else None,
             bound=self._bound(weights.tensors) if "bound" in wanted else None,
@@ -484,10 +484,10 @@ class _TensorMeasurement:
         if self._wants("bdm"):
             self._totals.stream.update(data, name, threads=threads)
             self._signs.update(data, name, threads=threads)
-        if self._columns is None or not (self._wants("bdm2d") or self._wants("qubd")):
+        if self._columns is None or not (self._wants("bdm_2d") or self._wants("qubd")):
             return
         for band in self._bands.cut(data):
-            if self._wants("bdm2d"):
+            if self._wants("bdm_2d"):
                 self._sign_plane += _core.sign_plane_counts(
                     band, name, self._columns, threads=threads
                 )
@@ -513,7 +513,7 @@ class _TensorMeasurement:
             l2 = math.sqrt(sum_of_squares)
         if self._wants("bdm"):
             signs = complexity_of_counts(self._signs.counts(), tensor.numel)
-        if self._wants("bdm2d") and self._columns is not None:
+        if self._wants("bdm_2d") and self._columns is not None:
             totals.plane += self._sign_plane
             totals.plane_bits += tensor.numel
             sign_plane = complexity_of_counts(self._sign_plane, tensor.numel)
@@ -530,7 +530,7 @@ class _TensorMeasurement:
             sparsity=sparsity,
             l2=l2,
             signs=signs,
-            sign_plane=sign_plane,
+            bdm_2d=sign_plane,
             qubd=qubd,
             bound=bound,
             compression=compression,

@@ -109,7 +109,7 @@ class TensorComplexity(Record):
         sparsity: Share of weights that are zero.
         l2: Euclidean norm.
         signs: Signs (bits w > 0) in C order, in blocks of 12 from the tensor's first weight.
-        sign_plane: Signs as a matrix (rows, rest) in 4x4 blocks; None below 4 rows or columns.
+        bdm_2d: Signs as a matrix (rows, rest) in 4x4 blocks; None below 4 rows or columns.
         qubd: BDM of each quantised bit-plane, least significant first.
         bound: The mosaic bound of this tensor alone.
         compression: Ratios of the compressors; empty unless asked for per tensor.
@@ -122,7 +122,7 @@ class TensorComplexity(Record):
     sparsity: float | None = None
     l2: float | None = None
     signs: BlockComplexity | None = None
-    sign_plane: BlockComplexity | None = None
+    bdm_2d: BlockComplexity | None = None
     qubd: tuple[float, ...] | None = None
     bound: MosaicBound | None = None
     compression: tuple[Compression, ...] = ()
@@ -133,7 +133,7 @@ class Ratio(Record):
     """One figure against its baseline.
 
     Attributes:
-        figure: Its name: ``"bdm"``, ``"entropy"``, ``"bdm2d"``, ``"qubd"``, ``"qubd[7]"`` (a
+        figure: Its name: ``"bdm"``, ``"entropy"``, ``"bdm_2d"``, ``"qubd"``, ``"qubd[7]"`` (a
             plane), ``"gzip of weights"``, ...
         value: The figure.
         baseline: The same of the baseline, averaged over seeds.
@@ -200,7 +200,7 @@ class ComplexityReport(Record):
         l2: Euclidean norm of all weights.
         signs: Signs of all weights as one stream, tensor after tensor, in blocks of 12: the
             measure of the paper.
-        sign_plane: Signs of the tensors of at least 4 rows and columns in 4x4 blocks, all counted
+        bdm_2d: Signs of the tensors of at least 4 rows and columns in 4x4 blocks, all counted
             together.
         qubd: Quantised bit-plane BDM.
         bound: The mosaic bound of all weights.
@@ -219,7 +219,7 @@ class ComplexityReport(Record):
     sparsity: float | None
     l2: float | None
     signs: BlockComplexity | None
-    sign_plane: BlockComplexity | None
+    bdm_2d: BlockComplexity | None
     qubd: QubdComplexity | None
     bound: MosaicBound | None
     compression: tuple[Compression, ...]

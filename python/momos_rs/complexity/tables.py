@@ -67,8 +67,8 @@ def _scalars(measured: ComplexityReport | TensorComplexity) -> Row:
         row["l2"] = measured.l2
     if measured.signs is not None:
         row |= _blocks("bdm", "entropy", measured.signs)
-    if measured.sign_plane is not None:
-        row |= _blocks("bdm2d", "entropy2d", measured.sign_plane)
+    if measured.bdm_2d is not None:
+        row |= _blocks("bdm_2d", "entropy_2d", measured.bdm_2d)
     return row
 
 

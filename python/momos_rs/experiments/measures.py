@@ -18,7 +18,7 @@ def measure(model: nn.Module, measures: Sequence[str]) -> dict[str, float]:
 
     Returns:
         By name: ``bdm`` (bits of the sign stream, the paper's measure) with its ``entropy`` and
-        ``saturation``, ``bdm2d``, ``qubd`` (sum over bit-planes), ``sparsity``, ``l2``, and the
+        ``saturation``, ``bdm_2d``, ``qubd`` (sum over bit-planes), ``sparsity``, ``l2``, and the
         compressors' ratios.
 
     Raises:
@@ -32,8 +32,8 @@ def measure(model: nn.Module, measures: Sequence[str]) -> dict[str, float]:
         found["bdm"] = report.signs.bdm
         found["entropy"] = report.signs.entropy
         found["saturation"] = report.signs.saturation
-    if report.sign_plane is not None:
-        found["bdm2d"] = report.sign_plane.bdm
+    if report.bdm_2d is not None:
+        found["bdm_2d"] = report.bdm_2d.bdm
     if report.qubd is not None:
         found["qubd"] = report.qubd.total
     for compression in report.compression:

@@ -385,7 +385,7 @@ def draw_usage(runs: Sequence[Run], _layer: str | None) -> Figure:
 
 _MEASURES = {
     "bdm": "BDM of signs (1-D)",
-    "bdm2d": "BDM of signs (4x4)",
+    "bdm_2d": "BDM of signs (4x4)",
     "qubd": "QuBD, 8 planes",
     "entropy": "block entropy of signs",
     "gzip": "gzip ratio",

@@ -361,7 +361,7 @@ class _Run:
             final = self.files.save("final.pt", self._checkpoint(weights, epoch=self.epoch))
             if mosaic is not None:
                 report = pack_checkpoint(final, final.with_suffix(".momos"), mosaic)
-                summary.update(archive_bytes=report.bytes_out, lossless=report.lossless)
+                summary.update(archive_bytes=report.archive_bytes, lossless=report.lossless)
             self.files.log.write("end", **summary)
         return RunResult(
             self.config, plain, self.history, summary, mosaic, self.initial,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRACKED", "ComplexityTracker", "TrackedComplexity", "TrackerKeywords"]
 
-TRACKED = ("bdm", "bdm2d", "sparsity", "norm")
+TRACKED = ("bdm", "bdm_2d", "sparsity", "norm")
 """Measured by default: what takes a few milliseconds for a million weights."""
 
 

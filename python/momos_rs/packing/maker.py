@@ -361,7 +361,7 @@ class Maker:
 
     def file_size(self, made: Made) -> int:
         """Bytes of the archive."""
-        return self.summary(made).file_bytes
+        return self.summary(made).archive_bytes
 
     def summary(self, made: Made) -> ArchiveSummary:
         """What the archive takes, which is made and thrown away."""

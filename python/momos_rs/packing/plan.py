@@ -77,7 +77,7 @@ class PlanPoint(Record):
         step: Spacing of the grid as a multiple of the root mean square of all weights; None for
             free motifs.
         options: The same as options of ``momos pack``.
-        bytes: Bytes of the archive.
+        archive_bytes: Bytes of the archive.
         ratio: Bytes of all tensors over those of the archive.
         bits_per_weight: Bits of the archive per weight.
         relative_error: ``||w - w'||^2 / ||w||^2`` over the tensors of the mosaic.
@@ -92,7 +92,7 @@ class PlanPoint(Record):
     motifs: int | None
     step: float | None
     options: str
-    bytes: int
+    archive_bytes: int
     ratio: float
     bits_per_weight: float
     relative_error: float
@@ -107,7 +107,7 @@ class Reference(Record):
     Attributes:
         name: ``"zstd -19"``, ``"xz -9"`` or ``"lossless"`` (as ``momos pack`` stores tensors that
             it keeps exact).
-        ratio: Bytes in over bytes out.
+        ratio: Bytes of all tensors over those of the archive.
         sampled: Whether it was estimated from a part of the weights.
     """
 
@@ -124,7 +124,7 @@ class Plan(Record):
         source: The model.
         weights: Elements of all tensors.
         mosaic_weights: Elements of the tensors that become part of the mosaic.
-        bytes_in: Bytes of all tensors.
+        tensor_bytes: Bytes of all tensors.
         points: What was tried, by method, block size and size.
         references: What takes the model without error.
         advice: For several numbers of bits per weight, the options with the least error.
@@ -133,7 +133,7 @@ class Plan(Record):
     source: str
     weights: int
     mosaic_weights: int
-    bytes_in: int
+    tensor_bytes: int
     points: tuple[PlanPoint, ...]
     references: tuple[Reference, ...]
     advice: tuple[str, ...]
@@ -201,7 +201,7 @@ def plan(
         source=checkpoint.source,
         weights=checkpoint.numel,
         mosaic_weights=sweep.mosaic_weights,
-        bytes_in=checkpoint.nbytes,
+        tensor_bytes=checkpoint.nbytes,
         points=marked,
         references=tuple(_references(sweep.without_mosaic())) if references else (),
         advice=tuple(_advice(marked)),
@@ -277,7 +277,7 @@ class _Sweep:
             made = maker.of_step(method.spacing)
         assert made.mosaic is not None
         summary = maker.summary(made)
-        nbytes = summary.file_bytes
+        nbytes = summary.archive_bytes
         error, _ = maker.errors(made)
         self.mosaic_weights = sum(made.mosaic.elements)
         free = isinstance(method, (KMeans, RandomMotifs))
@@ -288,7 +288,7 @@ class _Sweep:
             motifs=made.mosaic.requested_motifs if free else None,
             step=method.step if isinstance(method, (Grid, Trellis)) else None,
             options=_command_line(method),
-            bytes=nbytes,
+            archive_bytes=nbytes,
             ratio=self._model.nbytes / nbytes,
             bits_per_weight=8 * nbytes / self._model.numel,
             relative_error=error,
@@ -339,7 +339,7 @@ class _Sweep:
             8 * dtype(mosaic.dtype).itemsize,
         )
         sections = summary.section_bytes
-        rest = summary.file_bytes - sections["motifs"] - sections["indices"]
+        rest = summary.archive_bytes - sections["motifs"] - sections["indices"]
         return self._model.nbytes / (rest + bound / 8)
 
 

@@ -59,9 +59,9 @@ class PackReport(Record):
         relative_error: ``||w - w'||^2 / ||w||^2`` over the tensors of the mosaic.
         distortions: Sum of squared errors of the blocks, before the first and after each iteration
             of Lloyd's algorithm.
-        bytes_in: Bytes of all tensors, ties counted once.
-        bytes_out: Bytes of the archive.
-        ratio: ``bytes_in / bytes_out``.
+        tensor_bytes: Bytes of all tensors, ties counted once.
+        archive_bytes: Bytes of the archive.
+        ratio: ``tensor_bytes / archive_bytes``.
         bits_per_weight: Bits of the archive per element.
         sections: Bytes of the header, the document, the motifs, the indices, the grids and the
             exact tensors.
@@ -93,8 +93,8 @@ class PackReport(Record):
     distortion: float
     relative_error: float
     distortions: tuple[float, ...]
-    bytes_in: int
-    bytes_out: int
+    tensor_bytes: int
+    archive_bytes: int
     ratio: float
     bits_per_weight: float
     sections: dict[str, int]

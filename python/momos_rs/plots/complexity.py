@@ -45,7 +45,7 @@ ROW = 0.14
 NAMED_EXTREMES = 3
 """The least and the most complex models that are told apart where there are too many for that."""
 
-MEASURES = {"qubd": "QuBD", "bdm2d": "BDM of signs (4x4)", "bdm": "BDM of signs (1-D)"}
+MEASURES = {"qubd": "QuBD", "bdm_2d": "BDM of signs (4x4)", "bdm": "BDM of signs (1-D)"}
 """Names of figures, the one that tells most of a layer first."""
 
 REFERENCES = {"gaussian": "normal weights", "shuffled": "shuffled weights"}
@@ -117,7 +117,7 @@ def draw_pictures(
     chosen = pictures_for(reports, over_time=over_time) if pictures is None else list(pictures)
     if not chosen:
         raise InvalidArgumentError(
-            "nothing that was measured can be drawn; measure bdm, bdm2d or qubd of a model that "
+            "nothing that was measured can be drawn; measure bdm, bdm_2d or qubd of a model that "
             "has matrices"
         )
     times = _Times.of(reports, steps, unit) if over_time else None
@@ -203,13 +203,13 @@ def _series(reports: Sequence[ComplexityReport]) -> tuple[str, list[_Series]]:
     if all(report.baseline is not None for report in reports):
         candidates = {
             "bdm": lambda report: _against(report, "bdm"),
-            "bdm2d": lambda report: _against(report, "bdm2d"),
+            "bdm_2d": lambda report: _against(report, "bdm_2d"),
             "qubd": lambda report: _against(report, "qubd"),
         }
     else:
         candidates = {
             "bdm": lambda report: _against_random(report.signs),
-            "bdm2d": lambda report: _against_random(report.sign_plane),
+            "bdm_2d": lambda report: _against_random(report.bdm_2d),
         }
     drawn = []
     for figure, value in candidates.items():
@@ -226,8 +226,8 @@ def _layers(report: ComplexityReport) -> tuple[str, dict[str, _Value]]:
     stream. Layers that it does not apply to, such as biases, are not drawn.
     """
     if report.baseline is None:
-        planes = {each.name: _against_random(each.sign_plane) for each in report.tensors}
-        return MEASURES["bdm2d"], {name: each for name, each in planes.items() if each is not None}
+        planes = {each.name: _against_random(each.bdm_2d) for each in report.tensors}
+        return MEASURES["bdm_2d"], {name: each for name, each in planes.items() if each is not None}
     for figure, label in MEASURES.items():
         found = {
             tensor.name: _Value.of(ratio)
@@ -353,7 +353,7 @@ def _planes(report: ComplexityReport, *, relative: bool) -> list[_Value]:
 def _draw_ranking(axes: Axes, reports: Sequence[ComplexityReport]) -> None:
     label, series = _series(reports)
     if not series:
-        raise InvalidArgumentError("models are ranked by bdm, bdm2d or qubd; measure one of them")
+        raise InvalidArgumentError("models are ranked by bdm, bdm_2d or qubd; measure one of them")
     order = sorted(range(len(reports)), key=lambda index: series[0].values[index].ratio)
     positions = list(range(1, len(order) + 1))
     for style, each in enumerate(series):
@@ -375,7 +375,7 @@ def _draw_ranking(axes: Axes, reports: Sequence[ComplexityReport]) -> None:
 def _draw_time(axes: Axes, reports: Sequence[ComplexityReport], times: _Times) -> None:
     label, series = _series(reports)
     if not series:
-        raise InvalidArgumentError("training is drawn by bdm, bdm2d or qubd; measure one of them")
+        raise InvalidArgumentError("training is drawn by bdm, bdm_2d or qubd; measure one of them")
     axes.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle="--")
     for position, each in enumerate(series):
         spreads = [value.spread for value in each.values]
