@@ -157,7 +157,7 @@ def _after(first: Iterable[Data], then: Iterable[Data]) -> Iterator[Data]:
 
 
 def _lengths(size: int) -> Iterator[int]:
-    """How so many bytes are cut into pieces."""
+    """How that many bytes are cut into pieces."""
     for start in range(0, size, _BYTES_PER_COPY):
         yield min(_BYTES_PER_COPY, size - start)
 

@@ -227,7 +227,7 @@ def _decode_floats(chunk: Bytes, elements: int, itemsize: int) -> Bytes:
 
 
 def _decompress(frame: Bytes, nbytes: int) -> Bytes:
-    """What a zstd frame holds, which must be so many bytes."""
+    """What a zstd frame holds, which must be of that size."""
     data = np.ascontiguousarray(frame).data
     try:
         # A frame says how much it holds; believing it before it is checked would allocate that.

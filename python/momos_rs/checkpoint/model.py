@@ -23,18 +23,18 @@ Bytes = npt.NDArray[np.uint8]
 
 
 PIECE_ELEMENTS = 1 << 18
-"""Pieces of a tensor have a multiple of so many elements: a multiple of what sums of floats are
+"""Pieces of a tensor have a multiple of this many elements: a multiple of what sums of floats are
 formed over, so that they do not depend on how a tensor is cut."""
 
 
 def cuts(numel: int, itemsize: int, nbytes: int, *, chunk: int = 1) -> Iterator[tuple[int, int]]:
-    """Cuts elements into pieces of at most so many bytes.
+    """Cuts elements into pieces of at most that many bytes.
 
     Args:
         numel: Number of elements.
         itemsize: Bytes of one.
         nbytes: Most bytes of a piece, as far as :data:`PIECE_ELEMENTS` allows.
-        chunk: Pieces are of a multiple of so many elements too, if ``nbytes`` are enough.
+        chunk: Pieces are of a multiple of this many elements too, if ``nbytes`` are enough.
 
     Yields:
         The first element and one past the last of each piece.
@@ -97,7 +97,7 @@ class Base:
             nbytes: Most bytes of a piece, as far as that allows.
 
         Yields:
-            What :meth:`part` returns. Whoever lets go of one before asking for the next keeps only
+            What :meth:`part` returns. A caller that drops one before asking for the next keeps only
             one in memory.
         """
         part = self.read_part
@@ -177,7 +177,7 @@ class Checkpoint:
             order: Indices of bases; all in their order by default.
 
         Yields:
-            What :attr:`Base.read` returns. Whoever lets go of one before asking for the next keeps
+            What :attr:`Base.read` returns. A caller that drops one before asking for the next keeps
             only one large base in memory.
         """
         bases = self.bases if order is None else [self.bases[index] for index in order]

@@ -71,7 +71,7 @@ def _read_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
     for magic, what in _OTHERS.items():
         if start.startswith(magic):
             raise InvalidArgumentError(f"{path} is {what}; {_CHOICES}")
-    raise CorruptionError(f"{path} is no checkpoint that can be recognised; {_CHOICES}")
+    raise CorruptionError(f"{path} is not a checkpoint that momos recognises; {_CHOICES}")
 
 
 def _read_with_torch(path: Path, *, allow_pickle: bool) -> Checkpoint:

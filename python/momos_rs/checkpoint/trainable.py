@@ -1,7 +1,7 @@
 """Which tensors of a state dict are trainable parameters.
 
 A state dict does not say which of its tensors are parameters and which are buffers, so buffers are
-told by their element type (integers, booleans and complex numbers are no weights) and by the names
+told by their element type (integers, booleans and complex numbers are not weights) and by the names
 that torch's normalisation layers give their running statistics.
 """
 
@@ -39,7 +39,7 @@ def why_not_trainable(name: str, dtype_name: str) -> str | None:
     if is_running_statistic(name):
         return "running statistic"
     if not dtype(dtype_name).floating:
-        return f"elements of type {dtype_name} are no weights"
+        return f"elements of type {dtype_name} are not weights"
     return None
 
 

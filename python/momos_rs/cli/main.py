@@ -129,7 +129,7 @@ def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> 
         click.echo("momos: terminated", err=True)
         sys.exit(143)
     except BrokenPipeError:
-        # Whoever read our output has left; what is still buffered must not fail again at exit.
+        # The reader of our output has gone; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (MomosError, OSError) as error:

@@ -29,7 +29,7 @@ UNITS: Mapping[str, str] = {
 """What each phase counts; others are shown without a unit."""
 
 _SECONDS_BETWEEN = 0.1
-"""Seconds between two looks of a bar at the most."""
+"""Maximum seconds between two updates of a bar."""
 
 _WINDOW = 15.0
 """Seconds of the past that the rate goes by."""

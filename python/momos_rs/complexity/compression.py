@@ -81,7 +81,7 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        """Starts so many threads."""
+        """Starts the threads."""
         self.stop = threading.Event()
         self._slots = threading.Semaphore(2 * threads)
         self._executor = ThreadPoolExecutor(threads)

@@ -168,7 +168,7 @@ class Bands:
     """Cuts the weights of a matrix that come in pieces into bands of whole 4x4 blocks."""
 
     def __init__(self, row_bytes: int) -> None:
-        """A matrix whose rows have so many bytes."""
+        """A matrix with that many bytes a row."""
         self._band = ROWS * row_bytes
         self._rest = np.empty(0, np.uint8)
 

@@ -56,7 +56,7 @@ class WeightTensor:
         shape: Its shape.
         dtype: Its element type, a floating key of :data:`momos_rs.dtypes.DTYPES`.
         read: Returns the elements in C order as little-endian bytes, one-dimensional uint8.
-        read_pieces: Returns them in consecutive pieces of at most so many bytes, as
+        read_pieces: Returns them in consecutive pieces of at most that many bytes, as
             :meth:`momos_rs.checkpoint.Base.pieces` does; None where they are only read at once.
     """
 

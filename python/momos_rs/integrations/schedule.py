@@ -46,7 +46,7 @@ class Schedule:
 
 
 def linear_capacity(start: float, end: float, *, over: int) -> CapacitySchedule:
-    """Capacity that goes from ``start`` to ``end`` in a straight line over so many units."""
+    """Capacity that goes from ``start`` to ``end`` in a straight line over that many units."""
     _check(start, end, over)
     return lambda trained: start + (end - start) * min(trained / over, 1.0)
 

@@ -102,7 +102,7 @@ class Blocks:
 
         Yields:
             The first block, counted from the beginning of the range, and the (n, s) blocks.
-            Whoever lets go of them before asking for the next keeps one chunk in memory.
+            A caller that drops one before asking for the next keeps one chunk in memory.
         """
         end = self.stop if stop is None else min(self.first + stop, self.stop)
         start = self.first

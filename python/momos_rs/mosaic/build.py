@@ -149,7 +149,7 @@ class _Part:
         )
 
     def distinct(self, limit: int, report: Progress) -> Motifs | None:
-        """The different blocks of all processes, if there are at most so many."""
+        """The different blocks of all processes, if there are at most that many."""
         return find_distinct(
             self.blocks,
             limit,

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 LEAST_TRAINING_BLOCKS = 1 << 20
-"""Samples for refining motifs are no smaller than this: a search of so many takes a second."""
+"""Samples for refining motifs are no smaller than this: searching that many takes a second."""
 
 
 def _check_block_size(block_size: int) -> None:

@@ -67,7 +67,7 @@ def nearest_motifs(
 
 
 def _is_tensor(value: object) -> bool:
-    # Whoever has a tensor has imported torch; nobody else has to wait for it.
+    # A caller with a tensor has imported torch; nobody else has to wait for it.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 

@@ -140,7 +140,7 @@ class MosaicAware:
         self._hooks.append(inner.register_step_post_hook(self._after_step))
 
     def finish(self) -> ProjectionStats:
-        """Ends the training: the parameters stay the mosaic, the optimizers are let go.
+        """Ends the training: the parameters stay the mosaic, the optimizers are released.
 
         Returns:
             The figures and the mosaic; the distortion is that between it and the dense weights.

@@ -254,6 +254,6 @@ def save(figure: Figure, file: IO[bytes], kind: str) -> None:
     from matplotlib import rc_context
 
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    # Text stays text in documents: it can be searched, and edited by whoever sets the paper.
+    # Text stays text in documents: it can be searched, and edited when the paper is typeset.
     with rc_context({"svg.hashsalt": "momos", "pdf.fonttype": 42}):
         figure.savefig(file, format=kind, dpi=DPI, metadata=dates.get(kind))

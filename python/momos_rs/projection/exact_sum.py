@@ -1,7 +1,7 @@
 """Sums of floating-point numbers that do not depend on their order.
 
 The statistics of a projection are added up on any number of threads, devices and processes. Adding
-the numbers as exact integers makes the result the correctly rounded sum, whoever added what first.
+the numbers as exact integers makes the result the correctly rounded sum, in any order of addition.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ __all__ = [
 Indices = npt.NDArray[np.uint32]
 
 BLOCKS_PER_BATCH = 1 << 16
-"""Chunks of blocks begin at multiples of this: sums of distortions are formed over so many."""
+"""Chunks of blocks begin at multiples of this: distortions are summed over that many."""
 
 PIECE_BYTES = 1 << 23
 """Bytes of a piece of a tensor that is only looked at: enough for all threads to work on."""
@@ -198,7 +198,7 @@ _FIXED_BYTES = 40_000_000
 
 
 def motif_bytes(motifs: int, block_size: int, *, wide: bool) -> int:
-    """Bytes for motifs and what belongs to them, at the most while they are made or coded.
+    """Peak bytes for the motifs and their tables while they are made or coded.
 
     Measured: a search takes 40 + 9 s bytes per motif, sums and moved motifs 16 + 16 s, coding
     50 + 35 s at the end, for float32.
@@ -252,7 +252,7 @@ def new_indices(blocks: int, plan: BlockPlan, folder: Path | None) -> Indices:
     with tempfile.TemporaryFile(dir=folder) as file:
         nbytes = blocks * _INDEX_BYTES
         if hasattr(os, "posix_fallocate"):
-            # A full disk shall be an error here, not a signal when a page is written.
+            # A full disk is an error here, not a signal when a page is written.
             os.posix_fallocate(file.fileno(), 0, nbytes)
         else:
             file.truncate(nbytes)
