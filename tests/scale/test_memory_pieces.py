@@ -16,6 +16,7 @@ from momos_rs.archive.verification import VerifyReport, verify_file
 from momos_rs.complexity import ComplexityReport
 from momos_rs.complexity.measurement import MEASURES, measure
 from momos_rs.errors import InvalidArgumentError
+from momos_rs.runtime.budget import parse_size
 
 FEW = 600_000_000
 """So little that large tensors are cut into the smallest pieces there are."""
@@ -61,7 +62,7 @@ def archive(
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves nothing to pieces beyond the least."""
-    monkeypatch.setattr("momos_rs.runtime.budget.PIECE_BYTES", 1 << 20)
+    monkeypatch.setattr("momos_rs.runtime.resources.LARGEST_PIECE", 1 << 20)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -85,7 +86,7 @@ def test_reports_of_verify_are_the_same(
 ) -> None:
     whole = verify_file(archive, model)
     assert whole.matches
-    monkeypatch.setattr("momos_rs.runtime.budget.PIECE_BYTES", 1 << 20)
+    monkeypatch.setattr("momos_rs.runtime.resources.LARGEST_PIECE", 1 << 20)
     assert _without_time(verify_file(archive, model, memory=FEW)) == _without_time(whole)
 
 
@@ -133,7 +134,7 @@ def _compare_figures(
     if skipped:
         options["measures"] = [each for each in MEASURES if each not in skipped]
     whole = measure(source, **options)
-    monkeypatch.setattr("momos_rs.runtime.budget.PIECE_BYTES", 1 << 20)
+    monkeypatch.setattr("momos_rs.runtime.resources.LARGEST_PIECE", 1 << 20)
     assert _without_time(measure(source, memory=FEW, **options)) == _without_time(whole)
 
 
@@ -146,7 +147,7 @@ def test_what_is_not_finite_is_dealt_with_in_pieces(
     damaged["half.weight"][0, 0] = float("nan")
     options: dict[str, Any] = {"measures": ["norm", "bdm", "bdm_2d", "qubd", "zstd"]}
     whole = measure(damaged, non_finite=policy, **options)
-    monkeypatch.setattr("momos_rs.runtime.budget.PIECE_BYTES", 1 << 20)
+    monkeypatch.setattr("momos_rs.runtime.resources.LARGEST_PIECE", 1 << 20)
     cut = measure(damaged, non_finite=policy, memory=FEW, **options)
     assert _without_time(cut) == _without_time(whole)
 
@@ -158,10 +159,10 @@ def test_too_little_memory_is_told_with_what_would_do(archive: Path, tmp_path: P
         lambda memory: measure(archive, measures=["bdm", "zstd"], memory=memory),
     ]
     for attempt in tries:
-        with pytest.raises(InvalidArgumentError, match=r"--memory [0-9.]+[MG]\)") as caught:
+        with pytest.raises(InvalidArgumentError, match=r"memory=.[0-9.]+[MG].\)") as caught:
             attempt(1_000_000)
         assert "\n" not in str(caught.value)
-        enough = momos_rs.runtime.budget.parse_size(str(caught.value).rsplit(" ", 1)[1].rstrip(")"))
+        enough = parse_size(str(caught.value).rsplit("=", 1)[1].strip("')"))
         attempt(enough)
 
 
