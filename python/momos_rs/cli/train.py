@@ -9,8 +9,8 @@ import click
 
 from momos_rs import defaults
 from momos_rs.complexity import MEASURES
-from momos_rs.experiments import RunConfig
-from momos_rs.experiments.config import TRAINING_METHODS
+from momos_rs.experiments import RECIPES, RunConfig, recipe
+from momos_rs.experiments.config import LR_SCHEDULES, OPTIMIZERS, TRAINING_METHODS
 from momos_rs.limits import MAX_BLOCK_SIZE
 from momos_rs.projection import METHODS
 
@@ -34,6 +34,12 @@ _DEFAULT = RunConfig()
 
 @click.command()
 @click.option(
+    "--recipe",
+    "recipe_name",
+    type=click.Choice(list(RECIPES)),
+    help="Settings to begin from; other options given go before them.",
+)
+@click.option(
     "--model",
     default=_DEFAULT.model,
     show_default=True,
@@ -43,7 +49,7 @@ _DEFAULT = RunConfig()
     "--data",
     default=_DEFAULT.data,
     show_default=True,
-    help="digits, mnist1d, mnist, fashion_mnist or cifar10.",
+    help="digits, mnist1d, mnist5k, mnist, fashion_mnist or cifar10.",
 )
 @click.option(
     "--data-folder",
@@ -80,12 +86,22 @@ _DEFAULT = RunConfig()
     type=click.Choice(METHODS),
     default=_DEFAULT.selection,
     show_default=True,
-    help="How motifs are chosen.",
+    help="How the motifs of momos are chosen.",
+)
+@click.option(
+    "--force-zero/--no-force-zero",
+    default=_DEFAULT.force_zero,
+    show_default=True,
+    help="Whether the first motif is zero.",
 )
 @values_option(
     "--include", metavar="GLOB", help="Make only the parameters of these names a mosaic."
 )
-@values_option("--exclude", metavar="GLOB", help="Leave the parameters of these names alone.")
+@values_option(
+    "--exclude",
+    metavar="GLOB",
+    help="Leave the parameters of these names alone, also in quantisation.",
+)
 @click.option(
     "--bits",
     "q",
@@ -113,14 +129,14 @@ _DEFAULT = RunConfig()
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Epochs from one projection to the next.",
+    help="Epochs from one projection to the next; for mosaic-aware, steps from one search to the "
+    "next.",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Epochs before projections begin.",
+    help="Epochs before projections or the mosaic begin.  [default: a quarter of the epochs for "
+    "mosaic-aware, else 0]",
 )
 @click.option(
     "--batch-size",
@@ -131,7 +147,7 @@ _DEFAULT = RunConfig()
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(["adam", "sgd"]),
+    type=click.Choice(OPTIMIZERS),
     default=_DEFAULT.optimizer,
     show_default=True,
     help="The optimizer.",
@@ -141,7 +157,14 @@ _DEFAULT = RunConfig()
     type=click.FloatRange(0, min_open=True),
     default=_DEFAULT.learning_rate,
     show_default=True,
-    help="Learning rate at the start; it falls to zero along a cosine.",
+    help="Learning rate at the start.",
+)
+@click.option(
+    "--lr-schedule",
+    type=click.Choice(LR_SCHEDULES),
+    default=_DEFAULT.lr_schedule,
+    show_default=True,
+    help="The learning rate falls to zero along a cosine, or stays.",
 )
 @click.option(
     "--tune-learning-rate",
@@ -157,11 +180,21 @@ _DEFAULT = RunConfig()
     show_default=True,
     help="Weight decay of the optimizer.",
 )
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    help="End training after so many epochs without a better validation accuracy.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1),
+    help="Keep the weights of every so many epochs.",
+)
 @values_option(
     "--seed",
     type=click.INT,
     default=(_DEFAULT.seed,),
-    help="Seed of everything random; several with --sweep.",
+    help="Seed of everything random; several make a run each, and a table of their mean.",
 )
 @values_option(
     "--measure",
@@ -179,7 +212,11 @@ _DEFAULT = RunConfig()
     required=True,
     help="The folder of the run or the sweep.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in the folder, if there is one; a finished one with more --epochs.",
+)
 @click.option("--force", is_flag=True, help="Replace the run in the folder.")
 @click.option(
     "--sweep",
@@ -192,6 +229,7 @@ _DEFAULT = RunConfig()
 @quiet_option
 @debug_option
 def train(
+    recipe_name: str | None,
     data_folder: Path | None,
     download: bool,
     s: tuple[int, ...],
@@ -205,31 +243,35 @@ def train(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train a model as a mosaic of motifs, by the paper's recipes.
+    """Train a model as a mosaic of motifs.
+
+    --method momos projects the weights after every epoch as in the paper, mosaic-aware trains
+    through the mosaic; --recipe paper-sgd and paper-adamw are the paper's settings.
 
     The folder gets the log (one JSON object a line), checkpoints of the first, best and last
     weights, what resuming needs, and the packed mosaic.
     """  # fmt: skip
-    if not sweeping and (len(s) > 1 or len(capacity) > 1 or len(seed) > 1):
-        raise click.UsageError("several block sizes, capacities or seeds need --sweep")
+    if not sweeping and (len(s) > 1 or len(capacity) > 1):
+        raise click.UsageError("several block sizes or capacities need --sweep")
     if capacity and settings["k"] is not None:
         raise click.UsageError("give either --capacity or --motifs, not both")
+    if recipe_name is not None:
+        context = click.get_current_context()
+        default = click.core.ParameterSource.DEFAULT
+        settings.update(
+            (name, value)
+            for name, value in recipe(recipe_name).items()
+            if context.get_parameter_source(name) is default
+        )
     config = RunConfig(s=s[0], capacity=capacity[0] if capacity else None, seed=seed[0], **settings)
     silent = quiet or as_json
-    if sweeping:
-        if settings["k"] is not None:
+    if sweeping or len(seed) > 1:
+        if sweeping and settings["k"] is not None:
             raise click.UsageError("--sweep is over capacities; leave out --motifs")
         _sweep(
-            config,
-            output,
-            s,
-            capacity or (defaults.CAPACITY,),
-            seed,
-            data_folder,
-            download,
-            silent,
-            as_json,
-        )
+            config, output, s, capacity or (defaults.CAPACITY,), seed, data_folder, download,
+            baseline=sweeping, silent=silent, as_json=as_json,
+        )  # fmt: skip
         return
     from momos_rs.experiments.trainer import train as run
 
@@ -260,6 +302,8 @@ def _sweep(
     seeds: tuple[int, ...],
     data_folder: Path | None,
     download: bool,
+    *,
+    baseline: bool,
     silent: bool,
     as_json: bool,
 ) -> None:
@@ -277,7 +321,7 @@ def _sweep(
 
         rows = sweep(
             config, output, sizes=sizes, capacities=capacities, seeds=seeds,
-            data_folder=data_folder, download=download, begin=begin,
+            baseline=baseline, data_folder=data_folder, download=download, begin=begin,
         )  # fmt: skip
     if as_json:
         print_json([asdict(row) for row in rows])

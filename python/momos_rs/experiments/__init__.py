@@ -6,6 +6,7 @@
 """
 
 from .config import RunConfig
+from .recipes import RECIPES, recipe
 from .trainer import RunResult, train
 
-__all__ = ["RunConfig", "RunResult", "train"]
+__all__ = ["RECIPES", "RunConfig", "RunResult", "recipe", "train"]

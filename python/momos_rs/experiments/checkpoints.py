@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from momos_rs.runtime.event_log import JsonLines
 
 from .tensorboard import TensorBoard
 
-__all__ = ["LOG_NAME", "RUN_FILES", "RunFolder"]
+__all__ = ["LOG_NAME", "RUN_FILES", "RunFolder", "settings_of"]
 
 LOG_NAME = "log.jsonl"
 RUN_FILES = (LOG_NAME, "init.pt", "best.pt", "final.pt", "final.momos", "last.pt")
@@ -65,8 +66,9 @@ class RunFolder:
 
     def begin(self, **figures: Any) -> None:
         """Starts a new run with the first event of its log."""
-        for name in RUN_FILES:
-            (self.path / name).unlink(missing_ok=True)
+        for name in (*RUN_FILES, "epoch-*.pt"):
+            for file in self.path.glob(name):
+                file.unlink()
         self._log = JsonLines(self.path / LOG_NAME)
         self._log.write("start", **figures)
         self._tensorboard = TensorBoard(self.path / "tensorboard")
@@ -105,3 +107,11 @@ class RunFolder:
             self._log.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def settings_of(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The settings of a run from its log: those of its start, or of its last extension."""
+    settings: dict[str, Any] = {}
+    for event in events:
+        settings = event["config"] if event["event"] in ("start", "extend") else settings
+    return settings

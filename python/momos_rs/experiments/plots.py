@@ -29,7 +29,7 @@ from momos_rs.plots.style import (
 from momos_rs.runtime.atomic_file import check_target, replacing
 from momos_rs.runtime.event_log import read_log
 
-from .checkpoints import LOG_NAME
+from .checkpoints import LOG_NAME, settings_of
 from .config import RunConfig
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def load_run(path: Path) -> Run:
         raise InvalidArgumentError(f"{path / LOG_NAME} is not the log of a run")
     return Run(
         path=path,
-        config=RunConfig.from_dict(events[0]["config"]),
+        config=RunConfig.from_dict(settings_of(events)),
         start=events[0],
         epochs=[each for each in events if each["event"] == "epoch"],
         end=next((each for each in events if each["event"] == "end"), None),

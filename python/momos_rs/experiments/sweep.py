@@ -13,8 +13,8 @@ from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.atomic_file import replacing
 from momos_rs.runtime.event_log import read_log
 
-from .checkpoints import LOG_NAME
-from .config import RunConfig
+from .checkpoints import LOG_NAME, settings_of
+from .config import RunConfig, TrainingMethod
 from .data import Data, load_data
 from .trainer import Progress, train
 
@@ -64,13 +64,14 @@ def sweep(
     sizes: Sequence[int],
     capacities: Sequence[float],
     seeds: Sequence[int],
+    baseline: bool = True,
     data: Data | None = None,
     data_folder: Path | None = None,
     download: bool = False,
     begin: Callable[[RunConfig, int, int], None] | None = None,
     progress: Progress | None = None,
 ) -> list[SweepRow]:
-    """Trains every combination, and for each seed the run without a mosaic.
+    """Trains every combination, and for each seed the run without a mosaic if wanted.
 
     Runs that are finished are not repeated, and one that was interrupted goes on, so a sweep that
     was stopped is completed by starting it again.
@@ -81,6 +82,7 @@ def sweep(
         sizes: Block sizes.
         capacities: Capacities.
         seeds: Seeds.
+        baseline: Whether to train without a mosaic as well.
         data: The task, if it is loaded already.
         data_folder: Where torchvision's data sets lie.
         download: Whether to download them.
@@ -90,21 +92,11 @@ def sweep(
     Raises:
         InvalidArgumentError: If the method does not project, or a list is empty.
     """
-    if not config.projects:
-        raise InvalidArgumentError("a sweep is over mosaics; choose method momos or momos+qat")
+    if not config.projects and baseline:
+        raise InvalidArgumentError("a sweep is over mosaics; choose a method that makes one")
     if not (sizes and capacities and seeds):
         raise InvalidArgumentError("a sweep needs at least one block size, capacity and seed")
-    plain = "qat" if config.quantizes else "baseline"
-    configs = [
-        replace(config, method=plain, tune_epochs=0, seed=seed)  # type: ignore[arg-type]
-        for seed in seeds
-    ]
-    configs += [
-        replace(config, s=s, capacity=capacity, k=None, seed=seed)
-        for s in sizes
-        for capacity in capacities
-        for seed in seeds
-    ]
+    configs = _configs(config, sizes, capacities, seeds, baseline=baseline)
     task = data or load_data(config.data, data_folder, download=download)
     folder.mkdir(parents=True, exist_ok=True)
     runs = []
@@ -123,11 +115,34 @@ def sweep(
     return rows
 
 
+def _configs(
+    config: RunConfig,
+    sizes: Sequence[int],
+    capacities: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    baseline: bool,
+) -> list[RunConfig]:
+    """The runs of a sweep, those without a mosaic first."""
+    if not config.projects:
+        return [replace(config, seed=seed) for seed in seeds]
+    plain: TrainingMethod = "qat" if config.quantizes else "baseline"
+    configs = []
+    if baseline:
+        configs = [replace(config, method=plain, tune_epochs=0, seed=seed) for seed in seeds]
+    if config.k is not None:
+        sized = [replace(config, s=s) for s in sizes]
+    else:
+        sized = [replace(config, s=s, capacity=c) for s in sizes for c in capacities]
+    return configs + [replace(each, seed=seed) for each in sized for seed in seeds]
+
+
 def run_name(config: RunConfig) -> str:
     """The folder of a run within a sweep."""
     if not config.projects:
         return f"{config.method}-seed{config.seed}"
-    return f"s{config.s}-c{config.capacity:g}-seed{config.seed}"
+    size = f"k{config.k}" if config.k is not None else f"c{config.capacity:g}"
+    return f"s{config.s}-{size}-seed{config.seed}"
 
 
 def finished_summary(path: Path, config: RunConfig) -> dict[str, Any] | None:
@@ -137,7 +152,7 @@ def finished_summary(path: Path, config: RunConfig) -> dict[str, Any] | None:
     events = read_log(path / LOG_NAME)
     if not events or events[-1]["event"] != "end" or events[0]["event"] != "start":
         return None
-    if RunConfig.from_dict(events[0]["config"]) != config:
+    if RunConfig.from_dict(settings_of(events)) != config:
         return None
     return {name: value for name, value in events[-1].items() if name != "event"}
 

@@ -25,7 +25,7 @@ from .models import build_model
 from .packing import pack_checkpoint
 
 if TYPE_CHECKING:
-    from momos_rs.nn import MotifTable
+    from momos_rs.nn import MosaicAware, MotifTable
 
 __all__ = ["Progress", "RunResult", "evaluate", "train"]
 
@@ -77,12 +77,14 @@ def train(
     Args:
         config: The recipe.
         folder: Where to write ``log.jsonl``, the checkpoints ``init.pt``, ``best.pt`` (the best
-            validation accuracy right after a projection), ``final.pt`` and ``last.pt`` (what
-            resuming needs), and the archive ``final.momos``; None writes nothing.
+            validation accuracy of a mosaic), ``final.pt`` and ``last.pt`` (what resuming needs),
+            and the archive ``final.momos``; None writes nothing.
         data: The task, if it is loaded already.
         data_folder: Where torchvision's data sets lie.
         download: Whether to download them.
-        resume: Whether to go on from ``last.pt`` in the folder, if there is one.
+        resume: Whether to go on from ``last.pt`` in the folder, if there is one. With more epochs
+            than it was made with, the run is extended: what is left of the new number follows,
+            along the learning rates of a run of that length.
         overwrite: Whether a run that is there may be replaced.
         progress: Told of every epoch.
 
@@ -104,6 +106,8 @@ def train(
         run.load(state)
     try:
         for epoch in range(run.epoch, config.total_epochs):
+            if run.stopped and epoch < config.epochs:
+                continue
             entry = run.train_epoch(epoch)
             if progress is not None:
                 progress(epoch + 1, config.total_epochs, entry)
@@ -125,6 +129,7 @@ class _Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     seconds: float = 0.0
+    stopped: bool = False  # training has ended early
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.config.seed)
@@ -133,13 +138,14 @@ class _Run:
         self.initial = _cpu_copy(self.model.state_dict())
         self.parameters = sum(each.numel() for each in self.model.parameters())
         if self.config.quantizes:
-            attach_quantizers(self.model, self.config.q)
+            attach_quantizers(self.model, self.config.q, exclude=self.config.exclude)
         self.optimizer = self._optimizer(self.model.parameters(), self.config.learning_rate)
         self.projector = Projector(
             self.model,
             self._momos(),
-            Schedule(every=self.config.every, warmup=self.config.warmup),
+            Schedule(every=self.config.every, warmup=self.config.warmup_epochs),
         )
+        self.aware = self._begin_aware() if self.config.aware else None
         self.mosaic: ModelMosaic | None = None
         self.table: MotifTable | None = None
         self.figures: dict[str, Any] = {}
@@ -152,14 +158,29 @@ class _Run:
             )
         return MoMos(
             config.s, config.k, config.capacity, config.q if config.quantizes else 32,
-            method=cast(Any, config.selection), seed=config.seed,
+            config.force_zero, method=cast(Any, config.selection), seed=config.seed,
             include=config.include, exclude=config.exclude,
         )  # fmt: skip
+
+    def _begin_aware(self) -> MosaicAware:
+        from momos_rs.nn import mosaic_aware
+
+        return mosaic_aware(
+            self.model, self.projector.momos, self.optimizer,
+            every=self.config.every, warmup=self.config.warmup_epochs * self._steps,
+        )  # fmt: skip
+
+    @property
+    def _steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.data.train) // self.config.batch_size)
 
     def _optimizer(self, parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
         decay = self.config.weight_decay
         if self.config.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=decay)
+        if self.config.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay)
         return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=decay)
 
     def start(self) -> None:
@@ -189,7 +210,7 @@ class _Run:
             "train_loss": loss,
             "train_accuracy": accuracy,
         }
-        stats = self._project(entry, last=epoch + 1 == self.config.epochs)
+        stats = self._make_mosaic(entry, last=epoch + 1 == self.config.epochs)
         entry["val_loss"], entry["val_accuracy"] = evaluate(
             self.model, self.data, self.data.validation
         )
@@ -201,16 +222,36 @@ class _Run:
         self.epoch = epoch + 1
         if is_mosaic and (self.best is None or entry["val_accuracy"] > self.best["val_accuracy"]):
             self._keep_best(entry)
+        self._stop_early()
         if self.files is not None:
             self.files.log.write("epoch", **entry)
             self.files.tensorboard.write(entry)
             self.files.save("last.pt", self._state())
+            every = self.config.checkpoint_every
+            if every is not None and self.epoch % every == 0:
+                weights = _cpu_copy(self._plain_model().state_dict())
+                name = f"epoch-{self.epoch:04}.pt"
+                self.files.save(name, self._checkpoint(weights, epoch=self.epoch))
         return entry
+
+    def _stop_early(self) -> None:
+        """Ends training if its validation accuracy has not risen for long enough."""
+        patience = self.config.patience
+        if patience is None or self._tuning or self.stopped:
+            return
+        accuracies = [each["val_accuracy"] for each in self.history]
+        since = len(accuracies) - 1 - accuracies.index(max(accuracies))
+        if since >= patience:
+            self.stopped = True
+            if self.aware is None and self.config.projects:
+                self._note(self.projector.finish())
+            elif self.aware is not None and not self.aware.started:
+                self._note(self.aware.begin())
 
     def _pass(self, epoch: int) -> tuple[float, float]:
         """Goes through the training samples once; mean loss and accuracy."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        steps = -(-len(self.data.train) // self.config.batch_size)
+        steps = self._steps
         tuning = self._tuning
         base = self.config.tune_learning_rate if tuning else self.config.learning_rate
         first = epoch - self.config.epochs if tuning else epoch
@@ -220,8 +261,9 @@ class _Run:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         shuffled = batches(self.data, self.data.train, self.config.batch_size, generator=generator)
         for step, (inputs, labels) in enumerate(shuffled, start=first * steps):
-            for group in self.optimizer.param_groups:
-                group["lr"] = base * 0.5 * (1 + math.cos(math.pi * step / all_steps))
+            if self.config.lr_schedule == "cosine":
+                for group in self.optimizer.param_groups:
+                    group["lr"] = base * 0.5 * (1 + math.cos(math.pi * step / all_steps))
             logits = self.model(inputs)
             loss = nn.functional.cross_entropy(logits, labels)
             self.optimizer.zero_grad(set_to_none=True)
@@ -234,20 +276,16 @@ class _Run:
         samples = len(self.data.train)
         return float(loss_sum) / samples, float(correct) / samples
 
-    def _project(self, entry: dict[str, Any], *, last: bool) -> ProjectionStats | None:
-        """Projects if it is time to, and notes what that did."""
+    def _make_mosaic(self, entry: dict[str, Any], *, last: bool) -> ProjectionStats | None:
+        """Projects if it is time to, or takes stock of the mosaic, and notes what that did."""
         if not self.config.projects or self._tuning:
             return None
-        due = self.projector.schedule.due(self.projector.trained + 1)
-        if due or last:
-            entry["val_loss_before"], entry["val_accuracy_before"] = evaluate(
-                self.model, self.data, self.data.validation
-            )
-        stats = self.projector.end_epoch()
-        if last:
-            stats = self.projector.finish() or stats
+        if self.aware is not None:
+            stats = self.aware.begin() if last or self.aware.started else None
+        else:
+            stats = self._project(entry, last=last)
+        self._note(stats)
         if stats is not None:
-            self.mosaic, self.figures = stats.mosaic, stats.to_dict()
             entry.update(
                 distortion=stats.distortion,
                 num_changed_weights=stats.num_changed_weights,
@@ -257,12 +295,28 @@ class _Run:
             )  # fmt: skip
         return stats
 
+    def _project(self, entry: dict[str, Any], *, last: bool) -> ProjectionStats | None:
+        due = self.projector.schedule.due(self.projector.trained + 1)
+        if due or last:
+            entry["val_loss_before"], entry["val_accuracy_before"] = evaluate(
+                self.model, self.data, self.data.validation
+            )
+        stats = self.projector.end_epoch()
+        return (self.projector.finish() or stats) if last else stats
+
+    def _note(self, stats: ProjectionStats | None) -> None:
+        if stats is not None:
+            self.mosaic, self.figures = stats.mosaic, stats.to_dict()
+
     def _begin_tuning(self) -> None:
         """Makes the motifs of the last projection the trainable parameters."""
         from momos_rs.nn import mosaic_parametrize
 
         if self.mosaic is None:
             raise InvalidArgumentError("motif fine-tuning needs a projection before it")
+        if self.aware is not None:
+            self.aware.detach()
+            self.aware = None
         self.table = mosaic_parametrize(self.model, self.mosaic)
         trained = [each for each in self.model.parameters() if each.requires_grad]
         self.optimizer = self._optimizer(trained, self.config.tune_learning_rate)
@@ -305,6 +359,8 @@ class _Run:
             "figures": self.figures,
             "optimizer": self.optimizer.state_dict(),
             "projector": self.projector.state_dict(),
+            "aware": None if self.aware is None else self.aware.state_dict(),
+            "stopped": self.stopped,
             "random": torch.get_rng_state(),
             "epoch": self.epoch,
             "history": self.history,
@@ -316,10 +372,13 @@ class _Run:
 
     def load(self, state: dict[str, Any]) -> None:
         """Takes up where :meth:`_state` was taken."""
-        if state["config"] != self.config.to_dict():
+        before = RunConfig.from_dict(state["config"])
+        extended = self.config.extends(before)
+        if before != self.config and not extended:
             raise InvalidArgumentError(
                 "the folder holds a run with other settings; choose another folder or --force"
             )
+        self.stopped = state.get("stopped", False) and not extended
         self.initial, self.epoch, self.history = state["initial"], state["epoch"], state["history"]
         self.best, self.seconds = state["best"], state["seconds"]
         self.figures = state["figures"]
@@ -331,9 +390,13 @@ class _Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.projector.load_state_dict(state["projector"])
+        if self.aware is not None:
+            self.aware.load_state_dict(state["aware"])
         torch.set_rng_state(state["random"])
         if self.files is not None:
             self.files.reopen(state["log_bytes"], self.epoch)
+            if extended:
+                self.files.log.write("extend", config=self.config.to_dict())
 
     def finish(self) -> RunResult:
         """The final figures and files."""
@@ -341,12 +404,13 @@ class _Run:
         mosaic = self.mosaic
         if mosaic is not None and self.table is not None:
             mosaic = replace(mosaic, motifs=self.table.motifs.detach().clone())
+        _, validation = evaluate(self.model, self.data, self.data.validation)
         _, test_accuracy = evaluate(self.model, self.data, self.data.test)
         summary: dict[str, Any] = {
             "parameters": self.parameters,
             "float32_bytes": 4 * self.parameters,
             "test_accuracy": test_accuracy,
-            "val_accuracy": self.history[-1]["val_accuracy"],
+            "val_accuracy": validation,
             "best": self.best,
             "seconds": self.seconds,
         }
@@ -363,6 +427,8 @@ class _Run:
                 report = pack_checkpoint(final, final.with_suffix(".momos"), mosaic)
                 summary.update(archive_bytes=report.archive_bytes, lossless=report.lossless)
             self.files.log.write("end", **summary)
+        if self.aware is not None:
+            self.aware.detach()
         return RunResult(
             self.config, plain, self.history, summary, mosaic, self.initial,
             None if self.files is None else self.files.path,

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from momos_rs.errors import InvalidArgumentError
+
 from .schedule import Schedule
 
 if TYPE_CHECKING:
     from momos_rs.projection import MoMos, ProjectionStats
 
-__all__ = ["Projector"]
+__all__ = ["Projector", "is_mosaic_of"]
 
 
 class Projector:
@@ -42,6 +44,7 @@ class Projector:
         self.schedule = schedule or Schedule()
         self._trained = {"step": 0, "epoch": 0}
         self._changed = True
+        self._versions: list[tuple[int, int]] = []
         self.last: ProjectionStats | None = None
 
     def step(self) -> ProjectionStats | None:
@@ -55,9 +58,16 @@ class Projector:
     def finish(self) -> ProjectionStats | None:
         """After the last step: projects unless that just happened, so that the model is a mosaic.
 
+        What others do to the weights after a projection, such as averaging them, is seen as well;
+        a mosaic that was loaded in the meantime stays.
+
         Returns:
             The figures of this projection, or None if none was needed.
         """
+        if not self._changed and self._versions != _versions_of(self.model):
+            self._changed = self.last is None or not is_mosaic_of(
+                self.model, self.momos, self.last.k
+            )
         return self._project() if self._changed else None
 
     @property
@@ -77,6 +87,7 @@ class Projector:
         """Takes up where the projector that gave :meth:`state_dict` was."""
         self._trained = dict(state["trained"])
         self._changed = state["changed"]
+        self._versions = _versions_of(self.model)
         self.momos.load_state_dict(state["momos"])
 
     def _tick(self, unit: str) -> ProjectionStats | None:
@@ -94,4 +105,24 @@ class Projector:
         else:
             self.last = self.momos(self.model, capacity=capacity(self.trained))
         self._changed = False
+        self._versions = _versions_of(self.model)
         return self.last
+
+
+def is_mosaic_of(model: nn.Module, momos: MoMos, k: int) -> bool:
+    """Whether a model's weights are at most ``k`` motifs; False if it is sharded.
+
+    The padded last block of a parameter may look like a motif of its own.
+    """
+    from momos_rs.nn import find_mosaic
+
+    try:
+        found = find_mosaic(model, momos.s, include=momos.include, exclude=momos.exclude)
+    except InvalidArgumentError:
+        return False
+    return found.k <= k + len(found.spans)
+
+
+def _versions_of(model: nn.Module) -> list[tuple[int, int]]:
+    """What changes when anybody writes to the parameters."""
+    return [(id(each), each._version) for each in model.parameters()]

@@ -139,15 +139,19 @@ class MosaicAware:
         self._hooks.append(inner.register_step_pre_hook(self._before_step))
         self._hooks.append(inner.register_step_post_hook(self._after_step))
 
+    def begin(self) -> ProjectionStats:
+        """Makes the parameters a mosaic if they are not one yet, and gives its figures."""
+        if self._dense is None:
+            self._show_mosaic(renew=False)
+        return self.stats()
+
     def finish(self) -> ProjectionStats:
-        """Ends the training: the parameters stay the mosaic, the optimizers are released.
+        """Ends the training: the parameters stay the mosaic, the optimizers step plainly.
 
         Returns:
             The figures and the mosaic; the distortion is that between it and the dense weights.
         """
-        if not self.started:
-            self._show_mosaic(renew=True)
-        stats = self.stats()
+        stats = self.begin()
         self.detach()
         return stats
 

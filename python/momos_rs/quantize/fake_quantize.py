@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -113,9 +114,17 @@ class AttachedQuantizers:
 
 
 def attach_quantizers(
-    model: nn.Module, bits: int, *, exclude: Sequence[str] = (), enabled: bool = True
+    model: nn.Module,
+    bits: int,
+    *,
+    exclude: Sequence[str] = (),
+    enabled: bool = True,
+    norms: bool = False,
 ) -> AttachedQuantizers:
     """Quantises the trainable ``weight`` of every module; biases stay as they are.
+
+    Normalisation layers are left alone as in the reference implementation: their weights are few,
+    and of another scale than their neighbours.
 
     Modules that have a quantiser already get the new bits. Attach before making the optimizer: the
     trained parameter keeps its identity, only its name changes
@@ -124,18 +133,26 @@ def attach_quantizers(
     Args:
         model: The model, changed in place.
         bits: Bits of a weight, 2 to 31.
-        exclude: Tokens; modules whose name contains one (in any case) are left alone.
+        exclude: Tokens; modules whose name contains one (in any case) are left alone, as are those
+            whose weight's full name matches one as a glob pattern.
         enabled: Whether the quantisers work at once.
+        norms: Whether to quantise normalisation layers, too.
 
     Raises:
         InvalidArgumentError: If ``bits`` is out of range, or no module has a trainable weight.
     """
     _check_bits(bits)
     tokens = [token.lower() for token in exclude]
+    kept = set() if norms else {each for each in model.modules() if _is_norm(each)}
     attached = updated = 0
     # Attaching adds modules, so the walk is over a list made before.
     for name, module in list(model.named_modules()):
-        if any(token in name.lower() for token in tokens):
+        weight_name = f"{name}.weight".lstrip(".")
+        excluded = any(
+            token in name.lower() or fnmatchcase(weight_name, pattern)
+            for token, pattern in zip(tokens, exclude, strict=True)
+        )
+        if excluded or module in kept:
             continue
         quantizer = _quantizer_of(module)
         if quantizer is not None:
@@ -188,6 +205,14 @@ def remove_quantizers(model: nn.Module, *, keep_quantized: bool = False) -> int:
     for _, module in quantized:
         remove_parametrization(module, "weight", keep_value=keep_quantized)
     return len(quantized)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    known = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    # Libraries bring norms of their own (LlamaRMSNorm, LayerNorm2d); all have a vector of weights.
+    weight = module._parameters.get("weight")
+    named = "norm" in type(module).__name__.lower() and weight is not None and weight.dim() == 1
+    return isinstance(module, known) or named
 
 
 def _quantizer_of(module: nn.Module) -> FakeQuantizer | None:
