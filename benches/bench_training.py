@@ -1,13 +1,14 @@
-"""Accuracy, bytes and complexity of trained mosaics on digits and mnist1d.
+"""Accuracy, bytes and complexity of trained mosaics on images and signals that need no download.
 
-    python benches/bench_training.py [--output FILE.md] [--runs FILE.jsonl] [--seeds N]
+    python benches/bench_training.py [--task digits/mlp ...] [--seeds N] [--runs FILE.jsonl]
+    python benches/bench_training.py --table FILE.md [--runs FILE.jsonl]
 
-For an MLP (4 hidden layers of 256) and a small convolutional network: training without a mosaic,
-quantisation-aware training, the paper's MoMos (motifs drawn anew at every epoch's projection, all
-trainable parameters), and one projection after training followed by motif fine-tuning. Every
-method gets the same number of epochs in all. Every archive is checked to unpack to the trained
-weights bit for bit. Runs are appended to the runs file as they end, and are not repeated if it has
-them.
+Every task is trained densely, by the paper's recipe (motifs drawn uniformly, a projection after
+every epoch), the same with motifs drawn by distance, by one k-means projection half-way and then
+fine-tuning, and through the mosaic; every method with the same epochs, learning rate and
+cosine, and all trainable parameters in the mosaic. Every archive is checked to unpack to the
+trained weights bit for bit. Runs are appended to the runs file as they end, and are not repeated if
+it has them; --table makes the tables of the runs that are there, and trains nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import copy
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,85 +30,53 @@ from momos_rs.experiments.data import load_data
 from momos_rs.experiments.measures import measure
 from momos_rs.experiments.packing import pack_model
 
-# Norms are one-dimensional, few and sensitive; fine-tuned runs keep them out of the mosaic.
-NORMS = ("1.*", "4.*", "7.*", "10.*")
+SIZES = ((4, 0.05), (8, 0.05), (4, 0.01), (8, 0.01))
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set with a model, and how long it is trained."""
+    """A data set with a model, how long it is trained, and in which sizes of mosaics."""
 
     data: str
     model: str
     epochs: int
-    tune_epochs: int
-    exclude: tuple[str, ...] = ()
-    few: bool = False  # only the methods that tell the story
+    sizes: tuple[tuple[int, float], ...] = SIZES
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def base(self) -> RunConfig:
-        return RunConfig(model=self.model, data=self.data, threads=1)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the tables."""
-
-    name: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    tuned: bool = False
-
-    def config(self, task: Task, seed: int) -> RunConfig:
-        epochs = task.epochs + task.tune_epochs
-        settings = {"method": "baseline", "epochs": epochs, "seed": seed, **self.settings}
-        if self.tuned:
-            settings.update(epochs=task.epochs, tune_epochs=task.tune_epochs, exclude=task.exclude)
-            if settings.pop("once", False):
-                settings.update(selection="kmeans", warmup=task.epochs - 1)
-        return replace(task.base, **settings)
+    def name(self) -> str:
+        return f"{self.data}/{self.model}"
 
 
 TASKS = (
-    Task("digits", "mlp", 20, 20),
-    Task("digits", "convnet", 10, 10, NORMS),
-    Task("mnist1d", "mlp", 40, 40, few=True),
-    Task("mnist1d", "convnet", 12, 12, NORMS, few=True),
+    Task("digits", "mlp", 40),
+    Task("digits", "convnet", 20),
+    Task("mnist1d", "mlp", 40),
+    Task("mnist1d", "convnet", 20, SIZES[:2]),
+    Task("mnist5k", "mlp", 15, SIZES[:2]),
+    Task("digits", "resnet20", 12, SIZES[:2], {"learning_rate": 3e-3}),
 )
 
 
-def paper(s: int, c: float) -> Method:
-    return Method(f"MoMos s={s}, c={c:g}", {"method": "momos", "s": s, "capacity": c})
-
-
-def tuned(s: int, c: float, **settings: Any) -> Method:
-    settings = {"method": "momos", "s": s, "capacity": c, "once": True, **settings}
-    return Method(f"MoMos s={s}, c={c:g}, tuned", settings, tuned=True)
-
-
-METHODS = (
-    Method("baseline"),
-    Method("QAT, 8 bits", {"method": "qat", "q": 8}),
-    Method("QAT, 4 bits", {"method": "qat", "q": 4}),
-    paper(4, 0.05),
-    paper(4, 0.01),
-    paper(8, 0.05),
-    tuned(4, 0.01),
-    tuned(8, 0.05),
-    tuned(16, 0.07),
-    replace(
-        tuned(8, 0.05, method="momos+qat", q=8), name="MoMos s=8, c=0.05, tuned, with 8-bit QAT"
-    ),
-)
-
-
-FEW = (
-    "baseline",
-    "QAT, 8 bits",
-    "MoMos s=4, c=0.05",
-    "MoMos s=8, c=0.05",
-    "MoMos s=4, c=0.01, tuned",
-    "MoMos s=8, c=0.05, tuned",
-)
+def methods(task: Task) -> Iterator[tuple[str, RunConfig]]:
+    """The rows of a task's table and their settings."""
+    base = RunConfig(
+        model=task.model, data=task.data, epochs=task.epochs, threads=1, **task.settings
+    )
+    half = task.epochs // 2
+    yield "dense", replace(base, method="baseline")
+    for s, c in task.sizes:
+        mosaic = replace(base, method="momos", s=s, capacity=c)
+        yield f"s={s}, c={c:g}: paper", mosaic
+        yield f"s={s}, c={c:g}: spread", replace(mosaic, selection="spread")
+        yield (
+            f"s={s}, c={c:g}: fine-tuned",
+            replace(
+                mosaic, selection="kmeans", epochs=task.epochs - half, tune_epochs=half,
+                warmup=task.epochs - half - 1,
+            ),
+        )  # fmt: skip
+        yield f"s={s}, c={c:g}: mosaic-aware", replace(mosaic, method="mosaic-aware")
 
 
 def run(config: RunConfig, data: Any) -> dict[str, Any]:
@@ -130,13 +100,13 @@ def run(config: RunConfig, data: Any) -> dict[str, Any]:
 
 
 def table(rows: list[tuple[str, list[dict[str, Any]]]]) -> str:
-    baseline = statistics.fmean(each["accuracy"] for each in rows[0][1])
-    header = ("method", "accuracy (%)", "loss", "archive (bytes)", "ratio", "BDM", "QuBD")
+    dense = statistics.fmean(each["accuracy"] for each in rows[0][1])
+    header = ("method", "runs", "accuracy (%)", "loss", "archive (bytes)", "ratio", "BDM", "QuBD")
     lines = [header, tuple("---" for _ in header)]
     for name, runs in rows:
         accuracies = [each["accuracy"] for each in runs]
         mean = statistics.fmean(accuracies)
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         bytes_, ratio = "", ""
         if "bytes" in runs[0]:
             archive = statistics.fmean(each["bytes"] for each in runs)
@@ -146,8 +116,9 @@ def table(rows: list[tuple[str, list[dict[str, Any]]]]) -> str:
         lines.append(
             (
                 name,
-                f"{mean:.2f} ± {spread:.2f}",
-                "" if name == rows[0][0] else f"{baseline - mean:+.2f}",
+                str(len(runs)),
+                f"{mean:.2f}{spread}",
+                "" if name == rows[0][0] else f"{dense - mean:+.2f}",
                 bytes_,
                 ratio,
                 *(f"{each:.3f}" for each in complexity),
@@ -156,53 +127,70 @@ def table(rows: list[tuple[str, list[dict[str, Any]]]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def key_of(config: RunConfig) -> str:
+    return json.dumps(config.to_dict(), sort_keys=True)
+
+
+def read_runs(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return {entry["config"]: entry["figures"] for entry in entries}
+
+
+def make_runs(tasks: list[Task], seeds: int, path: Path) -> None:
+    """All methods with the first seed, then with the next: what is there first says most."""
+    done = read_runs(path)
+    for seed in range(seeds):
+        for task in tasks:
+            data = load_data(task.data)
+            for name, config in methods(task):
+                seeded = replace(config, seed=seed)
+                if key_of(seeded) in done:
+                    continue
+                figures = run(seeded, data)
+                with path.open("a") as file:
+                    file.write(json.dumps({"config": key_of(seeded), "figures": figures}) + "\n")
+                print(f"{task.name}, {name}, seed {seed}: {figures['accuracy']:.2f}%", flush=True)
+
+
+def tables(path: Path, seeds: int) -> str:
+    done = read_runs(path)
+    text = ["# Trained mosaics", ""]
+    for task in TASKS:
+        rows = []
+        for name, config in methods(task):
+            keys = [key_of(replace(config, seed=seed)) for seed in range(seeds)]
+            found = [done[key] for key in keys if key in done]
+            if found:
+                rows.append((name, found))
+        if not rows or rows[0][0] != "dense":
+            continue
+        weights = rows[0][1][0]["float32_bytes"] // 4
+        text += [
+            f"## {task.data}, {task.model} of {weights:,} weights, {task.epochs} epochs",
+            "",
+            table(rows),
+            "",
+        ]
+    return "\n".join(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--table", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("bench_training.jsonl"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--task", action="append", help="such as digits/mlp; all by default")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cache: dict[str, Any] = {}
-    if options.runs.exists():
-        for line in options.runs.read_text().splitlines():
-            entry = json.loads(line)
-            cache[entry["config"]] = entry["figures"]
-    text = ["# Trained mosaics on digits and mnist1d", ""]
-    for task in TASKS:
-        name = f"{task.data}/{task.model}"
-        if options.task and name not in options.task:
-            continue
-        data = load_data(task.data)
-        rows: list[tuple[str, list[dict[str, Any]]]] = []
-        for method in METHODS:
-            if task.few and method.name not in FEW:
-                continue
-            runs = []
-            for seed in range(options.seeds):
-                config = method.config(task, seed)
-                key = json.dumps(config.to_dict(), sort_keys=True)
-                if key not in cache:
-                    cache[key] = run(config, data)
-                    with options.runs.open("a") as file:
-                        file.write(json.dumps({"config": key, "figures": cache[key]}) + "\n")
-                runs.append(cache[key])
-            rows.append((method.name, runs))
-            mean = statistics.fmean(each["accuracy"] for each in runs)
-            print(f"{name}: {method.name}: {mean:.2f}%", flush=True)
-        weights = rows[0][1][0]["float32_bytes"] // 4
-        text += [
-            f"## {task.data}, {task.model} of {weights:,} weights",
-            "",
-            f"{task.epochs + task.tune_epochs} epochs in all, {options.seeds} seeds.",
-            "",
-            table(rows),
-            "",
-        ]
-    print("\n".join(text))
-    if options.output is not None:
-        options.output.write_text("\n".join(text))
+    if options.table is None:
+        chosen = [task for task in TASKS if not options.task or task.name in options.task]
+        make_runs(chosen, options.seeds, options.runs)
+    text = tables(options.runs, options.seeds)
+    print(text)
+    if options.table is not None:
+        options.table.write_text(text)
 
 
 if __name__ == "__main__":

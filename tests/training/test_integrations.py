@@ -112,6 +112,22 @@ def test_hand_written_loops_end_in_a_mosaic(schedule: Schedule, projections: int
     assert projector.finish() is None, "finishing twice changes nothing"
 
 
+def test_weights_changed_by_others_are_projected_and_loaded_mosaics_stay() -> None:
+    model = make_model()
+    projector = Projector(model, MoMos(S, k=K))
+    projector.end_epoch()
+    mosaic = weights(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(torch.linspace(0.5, 1, parameter.numel()).view(parameter.shape))
+    assert not is_mosaic(model)
+    assert projector.finish() is not None
+    assert is_mosaic(model)
+    model.load_state_dict(mosaic)
+    assert projector.finish() is None
+    assert equal(weights(model), mosaic)
+
+
 def test_loops_that_tell_only_epochs() -> None:
     model = make_model()
     projector = Projector(model, MoMos(S, k=K), Schedule(every=2))
@@ -335,12 +351,161 @@ def test_hugging_face_trainer_resumes_the_same_run(method: str, tmp_path: Path) 
     assert equal(weights(whole), weights(rest))
 
 
-def test_hugging_face_trainer_misses_its_state(tmp_path: Path) -> None:
+def test_hugging_face_trainer_resumes_a_checkpoint_made_without_the_callback(
+    tmp_path: Path,
+) -> None:
     trainer, _, _ = hugging_face_trainer(
         tmp_path, "random", Schedule(), save_strategy="steps", save_steps=5
     )
     trainer.train()
     (tmp_path / "checkpoint-5" / "momos.pt").unlink()
-    trainer, _, _ = hugging_face_trainer(tmp_path, "random", Schedule(), save_strategy="no")
-    with pytest.raises(InvalidArgumentError, match=r"no momos\.pt"):
+    trainer, callback, model = hugging_face_trainer(
+        tmp_path, "random", Schedule(), save_strategy="no"
+    )
+    with pytest.warns(UserWarning, match=r"no momos\.pt"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert [each["step"] for each in callback.history] == [8, 12]
+    assert is_mosaic(model)
+
+
+def test_hugging_face_trainer_stopped_early_saves_a_mosaic(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    trainer, callback, model = hugging_face_trainer(
+        tmp_path, "random", Schedule(warmup=9), save_strategy="epoch"
+    )
+
+    class Stop(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step == 4
+
+    trainer.callback_handler.callbacks.insert(0, Stop())
+    trainer.train()
+    from safetensors.torch import load_file
+
+    saved = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
+    assert is_mosaic(model)
+    assert equal(weights(model), saved)
+    assert len(callback.history) == 1
+
+
+def test_trials_of_a_search_start_afresh_and_keep_their_state(tmp_path: Path) -> None:
+    trainer, callback, _ = hugging_face_trainer(tmp_path, "warm", Schedule(), save_strategy="epoch")
+    trainer.args.output_dir = str(tmp_path / "run-0")
+    trainer.train()
+    first = callback.history
+    state = torch.load(tmp_path / "run-0" / "checkpoint-4" / "momos.pt", weights_only=True)
+    assert state["trained"] == {"step": 4, "epoch": 1}
+    # The trainer writes into a folder of the trial, the arguments name the one above.
+    again, other, _ = hugging_face_trainer(tmp_path, "warm", Schedule(), save_strategy="epoch")
+    callback.momos.load_state_dict(other.momos.state_dict() | {"projections": 7})
+    again.callback_handler.callbacks = [
+        callback if each is other else each for each in again.callback_handler.callbacks
+    ]
+    again._get_output_dir = lambda trial: str(tmp_path / "run-1")
+    again.train()
+    assert [each["seed"] for each in callback.history] == [each["seed"] for each in first]
+    assert (tmp_path / "run-1" / "checkpoint-4" / "momos.pt").is_file()
+
+
+def aware_hugging_face_trainer(folder: Path, **options: Any) -> tuple[Any, Any, nn.Module]:
+    trainer, old, model = hugging_face_trainer(folder, "random", Schedule(), **options)
+    from momos_rs.integrations.transformers import MosaicAwareTrainerCallback
+
+    trainer.remove_callback(old)
+    callback = MosaicAwareTrainerCallback(MoMos(S, k=K), warmup=2)
+    trainer.add_callback(callback)
+    return trainer, callback, model
+
+
+def test_hugging_face_trainer_trains_through_the_mosaic(tmp_path: Path) -> None:
+    trainer, callback, whole = aware_hugging_face_trainer(
+        tmp_path, save_strategy="steps", save_steps=5, gradient_accumulation_steps=1
+    )
+    trainer.train()
+    assert is_mosaic(whole)
+    assert callback.last is not None
+    assert callback.last.distortion > 0
+    from safetensors.torch import load_file
+
+    saved = load_file(tmp_path / "checkpoint-5" / "model.safetensors")
+    rows = torch.cat([saved["inner.0.weight"], saved["inner.2.weight"].view(-1, 16)[:, :6]])
+    assert len(torch.unique(saved["inner.0.weight"].view(-1, S), dim=0)) <= K, rows.shape
+    trainer, _, rest = aware_hugging_face_trainer(tmp_path, save_strategy="no")
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert equal(weights(whole), weights(rest))
+
+
+def test_lightning_stopped_early_saves_a_mosaic(tmp_path: Path) -> None:
+    pl, module, callback = lightning_parts(warmup=9)
+
+    class Stop(pl.Callback):  # type: ignore[misc,name-defined]
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = True
+
+    trainer = lightning_trainer(pl, tmp_path, [callback, Stop()], max_epochs=3)
+    trainer.fit(module)
+    (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
+    saved = torch.load(checkpoint, weights_only=False)["state_dict"]
+    assert is_mosaic(module)
+    assert equal(weights(module), saved)
+
+
+def test_lightning_ends_in_a_mosaic_after_weights_are_averaged(tmp_path: Path) -> None:
+    for aware in (False, True):
+        pl, module, callback = lightning_parts()
+        if aware:
+            from momos_rs.integrations.lightning import MosaicAwareCallback
+
+            callback = MosaicAwareCallback(MoMos(S, k=K))
+        averaging = pl.callbacks.StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+        trainer = lightning_trainer(pl, tmp_path, [callback, averaging], max_epochs=4)
+        trainer.fit(module)
+        assert is_mosaic(module)
+
+
+def test_lightning_leaves_a_mosaic_after_an_exception(tmp_path: Path) -> None:
+    pl, module, callback = lightning_parts(warmup=9)
+    stop = _StopAfter(1).callback(pl)
+    with pytest.raises(KeyError, match="stopped"):
+        lightning_trainer(pl, tmp_path, [callback, stop], max_epochs=3).fit(module)
+    assert is_mosaic(module)
+
+
+def test_lightning_resumes_a_checkpoint_made_without_the_callback(tmp_path: Path) -> None:
+    pl, module, _ = lightning_parts()
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    lightning_trainer(pl, tmp_path, [saving], max_epochs=1).fit(module)
+    _, rest, callback = lightning_parts()
+    lightning_trainer(pl, tmp_path, [callback], max_epochs=3).fit(
+        rest, ckpt_path=tmp_path / "last.ckpt", weights_only=False
+    )
+    assert callback.momos.projections == 2
+    assert is_mosaic(rest)
+
+
+def aware_lightning(pl: Any) -> Any:
+    from momos_rs.integrations.lightning import MosaicAwareCallback
+
+    assert pl is not None
+    return MosaicAwareCallback(MoMos(S, k=K), every=2, warmup=3)
+
+
+def test_lightning_trains_through_the_mosaic_and_resumes(tmp_path: Path) -> None:
+    pl, whole, _ = lightning_parts()
+    callback = aware_lightning(pl)
+    lightning_trainer(pl, tmp_path / "whole", [callback], max_epochs=4).fit(whole)
+    assert whole.validated == [True] * 16
+    assert callback.last is not None
+    assert is_mosaic(whole)
+    _, first, _ = lightning_parts()
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True, every_n_epochs=1)
+    stop = _StopAfter(2).callback(pl)
+    with pytest.raises(KeyError, match="stopped"):
+        lightning_trainer(
+            pl, tmp_path / "part", [aware_lightning(pl), saving, stop], max_epochs=4
+        ).fit(first)
+    _, second, _ = lightning_parts()
+    lightning_trainer(pl, tmp_path / "rest", [aware_lightning(pl)], max_epochs=4).fit(
+        second, ckpt_path=tmp_path / "last.ckpt", weights_only=False
+    )
+    assert equal(weights(whole), weights(second))
