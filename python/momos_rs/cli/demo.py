@@ -61,11 +61,10 @@ def _show(epoch: int, epochs: int, entry: dict[str, Any]) -> None:
 
 def _show_outcome(accuracies: dict[str, float], dense_bytes: int, packed: Path) -> None:
     size = packed.stat().st_size
+    ratio = dense_bytes / size
     click.echo(f"\n{'':<8}{'test accuracy':>14}{'bytes':>12}")
     click.echo(f"{'dense':<8}{accuracies['dense']:>13.2f}%{dense_bytes:>12,}")
-    click.echo(
-        f"{'mosaic':<8}{accuracies['mosaic']:>13.2f}%{size:>12,}  ({dense_bytes / size:.1f}x smaller)"
-    )
+    click.echo(f"{'mosaic':<8}{accuracies['mosaic']:>13.2f}%{size:>12,}  ({ratio:.1f}x smaller)")
 
 
 if __name__ == "__main__":
