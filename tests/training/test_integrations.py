@@ -369,7 +369,7 @@ def test_hugging_face_trainer_resumes_a_checkpoint_made_without_the_callback(
 
 
 def test_hugging_face_trainer_stopped_early_saves_a_mosaic(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
     trainer, callback, model = hugging_face_trainer(
         tmp_path, "random", Schedule(warmup=9), save_strategy="epoch"
     )
