@@ -522,7 +522,9 @@ def test_failures_end_in_one_line(tmp_path: Path) -> None:
 
 def test_every_offline_recipe_is_known() -> None:
     assert set(MODELS) == {"mlp", "convnet", "resnet20"}
-    assert set(DATA) == {"digits", "mnist1d", "mnist", "fashion_mnist", "cifar10"}
+    assert set(DATA) == {
+        "digits", "mnist1d", "mnist5k", "mnist", "fashion_mnist", "cifar10",
+    }  # fmt: skip
 
 
 def test_tensorboard_gets_the_figures_of_every_epoch(tmp_path: Path) -> None:
