@@ -489,7 +489,7 @@ def test_sweep_command(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["-s", "4,8"], "need --sweep"),
-        (["-s", "four"], "not a list of numbers"),
+        (["-s", "four"], "not a valid integer"),
         (["-c", "0.1", "-k", "3"], "not both"),
         (["--sweep", "-k", "3"], "leave out --motifs"),
         (["--method", "magic"], "magic"),

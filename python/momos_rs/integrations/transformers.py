@@ -171,6 +171,9 @@ class MosaicAwareTrainerCallback(_StateInCheckpoints):
         **kwargs: Any,
     ) -> None:
         """Gets hold of the model and its optimizer, and of the state it was saved with."""
+        if self._training is not None:
+            # Left by a run that has failed.
+            self._training.detach()
         self.momos.load_state_dict(self._first)
         self._training = mosaic_aware(
             kwargs["model"], self.momos, kwargs["optimizer"], every=self.every, warmup=self.warmup
