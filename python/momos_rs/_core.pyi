@@ -270,10 +270,32 @@ class MotifSearch:
         isa: str | None = None,
         threads: int | None = None,
     ) -> MotifSearch: ...
+    @staticmethod
+    def of_added(
+        motifs: _Floats,
+        first: int,
+        *,
+        blocks: int,
+        largest: float,
+        kernel: str | None = None,
+        isa: str | None = None,
+        threads: int | None = None,
+    ) -> MotifSearch: ...
     @property
     def kernel(self) -> str: ...
     @property
     def isa(self) -> str: ...
+    def nearest_with_added(
+        self,
+        blocks: _Floats,
+        *,
+        previous: _Indices | None = None,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> tuple[_Indices, npt.NDArray[np.float64]]: ...
+    def distances(
+        self, blocks: _Floats, indices: _Indices, *, threads: int | None = None
+    ) -> npt.NDArray[np.float64]: ...
     def nearest(
         self,
         blocks: _Floats,
@@ -331,6 +353,15 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
+@final
+class WeightedDraw:
+    def __new__(cls, wanted: int, seed: int, round: int) -> WeightedDraw: ...  # noqa: A002
+    def add(
+        self, first: int, weights: npt.NDArray[np.float64], *, threads: int | None = None
+    ) -> None: ...
+    @property
+    def drawn(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]]: ...
 
 @final
 class DistinctBlocks:
