@@ -70,6 +70,14 @@ WORST_TENSORS = 5
     "grid, each weight by itself or along a trellis.",
 )
 @click.option(
+    "--init",
+    type=click.Choice(defaults.INITS),
+    default=defaults.INIT,
+    show_default=True,
+    help="Where k-means begins: with motifs drawn in rounds, the likelier the farther from those "
+    "before, or with motifs drawn uniformly.",
+)
+@click.option(
     "--iterations",
     type=click.IntRange(0),
     default=defaults.ITERATIONS,

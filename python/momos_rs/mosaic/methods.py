@@ -143,6 +143,10 @@ class KMeans(FreeMotifs):
     """Motifs drawn from the blocks and refined by Lloyd's algorithm (1982).
 
     Attributes:
+        init: Where to begin: ``"spread"`` draws motifs in rounds, the likelier the farther from
+            those before, and moves those of little use between iterations (see
+            :mod:`momos_rs.mosaic.spread` and :mod:`momos_rs.mosaic.relocation`); ``"random"``
+            draws them uniformly, as :class:`RandomMotifs` does.
         iterations: Maximum number of iterations; with ``mini_batch``, the number of batches.
         tolerance: Stop after an iteration that lowers the distortion by a smaller share; 0 to stop
             only where no motif moves.
@@ -157,6 +161,7 @@ class KMeans(FreeMotifs):
 
     name: ClassVar[defaults.MethodName] = "kmeans"
 
+    init: defaults.Init = defaults.INIT
     iterations: int = defaults.ITERATIONS
     tolerance: float = defaults.TOLERANCE
     training_blocks: int = defaults.TRAINING_BLOCKS
@@ -165,6 +170,10 @@ class KMeans(FreeMotifs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.init not in defaults.INITS:
+            raise InvalidArgumentError(
+                Argument("init"), f" must be one of {', '.join(defaults.INITS)}, not {self.init!r}"
+            )
         for name in ("iterations", "training_blocks", "mini_batch"):
             if getattr(self, name) < 0:
                 raise InvalidArgumentError(
@@ -185,18 +194,22 @@ class KMeans(FreeMotifs):
 
     def sample_width(self, blocks: int, motifs: int) -> int:
         """Of how many blocks one is looked at in an iteration."""
-        wanted = self.mini_batch or self.training_blocks * motifs
-        if wanted == 0:
+        if self.mini_batch:
+            return max(-(-blocks // self.mini_batch), 1)
+        return self.training_width(blocks, motifs)
+
+    def training_width(self, blocks: int, motifs: int) -> int:
+        """The same without a mini-batch, which motifs are not drawn from."""
+        wanted = max(self.training_blocks * motifs, LEAST_TRAINING_BLOCKS)
+        if self.training_blocks == 0 or blocks <= 2 * wanted:
             return 1
-        if self.mini_batch == 0:
-            wanted = max(wanted, LEAST_TRAINING_BLOCKS)
-            if blocks <= 2 * wanted:
-                return 1
-        return max(-(-blocks // wanted), 1)
+        return -(-blocks // wanted)
 
     def record(self, blocks: int, motifs: int) -> dict[str, Any]:
         """As :meth:`FreeMotifs.record`; of what is usually the same, only what is not."""
         settings = super().record(blocks, motifs) | {"iterations": self.iterations}
+        if self.init != defaults.INIT:
+            settings["init"] = self.init
         if self.tolerance != defaults.TOLERANCE:
             settings["tolerance"] = self.tolerance
         if self.mini_batch:

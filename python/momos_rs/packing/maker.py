@@ -141,14 +141,14 @@ class Maker:
         """Number of blocks of the members, m."""
         return sum(_core.block_count(self.model.bases[each].numel, size) for each in self.members)
 
-    def _refine_by_weight(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
+    def _refine_by_weight(self, lloyd: Lloyd, table: Motifs, k: int) -> tuple[Motifs, list[float]]:
         assert self._sensitivities is not None
         weights = BlockWeights(
             [self.model.bases[index] for index in self.members],
             [self._sensitivities[index] for index in self.members],
             lloyd.method.block_size,
         )
-        return weighted_lloyd(lloyd, weights, table)
+        return weighted_lloyd(lloyd, weights, table, k)
 
     def _free_by_target(self, method: FreeMotifs) -> Made:
         blocks = self._blocks(method.block_size)

@@ -74,6 +74,7 @@ class MethodKeywords(TypedDict, total=False):
     seed: int
     force_zero: bool
     motif_dtype: defaults.MotifDtype
+    init: defaults.Init
     iterations: int
     tolerance: float
     training_blocks: int
