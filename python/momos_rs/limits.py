@@ -12,6 +12,8 @@ __all__ = [
     "MAX_DOCUMENT_BYTES",
     "MAX_EXPANSION",
     "MAX_FREE_BYTES",
+    "MAX_INFLATED_BYTES",
+    "MAX_INFLATION",
     "MAX_RANK",
 ]
 
@@ -38,3 +40,10 @@ hundred; only weights that are constant over long stretches expand by more."""
 
 MAX_BLOCK_SIZE = 4096
 """Most values of a block, as of the core."""
+
+MAX_INFLATED_BYTES = 1 << 28
+"""Bytes that the compressed records of a PyTorch file of any size may hold; torch writes none, only
+files that were zipped anew by hand have them, and they are held in memory."""
+
+MAX_INFLATION = 16
+"""Bytes of compressed records beyond those per byte of the file."""

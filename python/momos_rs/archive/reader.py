@@ -17,7 +17,7 @@ import numpy.typing as npt
 from momos_rs import _core
 from momos_rs.checkpoint.mapped_file import MappedFile
 from momos_rs.checkpoint.model import Base, Checkpoint, Entry
-from momos_rs.checkpoint.safetensors_layout import Header, parse_header
+from momos_rs.checkpoint.safetensors_layout import Header, head_bytes, parse_header
 from momos_rs.dtypes import dtype
 from momos_rs.errors import CorruptionError, InsufficientDataError, MomosError
 from momos_rs.limits import ELEMENTS_PER_CHUNK
@@ -114,7 +114,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         self.source = source
         self._data = data
         self._size = data.size if isinstance(data, MappedFile) else len(data)
-        self._header, version, document = _parse(self._at(0, self._size), source)
+        self._header, version, document = _parse(self._at, self._size, source)
         self._check_sections()
         self.document: Document = decode_document(
             document, version=version, source=source, file_size=self._size, max_bytes=max_bytes
@@ -410,9 +410,12 @@ class Archive(Mapping[str, "torch.Tensor"]):
         return tuple(starts)
 
 
-def _parse(data: Bytes, source: str) -> tuple[Header, tuple[int, int], bytes]:
+def _parse(
+    at: Callable[[int, int], Bytes], size: int, source: str
+) -> tuple[Header, tuple[int, int], bytes]:
     """The header, the version and the document; checks the digest of header and document."""
-    header = parse_header(data.data, source=source)
+    head = head_bytes(at(0, min(8, size)).tobytes(), size)
+    header = parse_header(at(0, head).data, source=source, size=size)
     if VERSION_KEY not in header.metadata:
         raise CorruptionError(f"{source} is not a .momos archive: it is a plain safetensors file")
     version = check_version(header.metadata[VERSION_KEY], source)
@@ -420,7 +423,7 @@ def _parse(data: Bytes, source: str) -> tuple[Header, tuple[int, int], bytes]:
     if document is None or document.start != 0:
         raise CorruptionError(f"{source}: section {DOCUMENT_SECTION!r} is missing")
     digest = header.metadata.get(DIGEST_KEY, "").encode()
-    raw = data[: header.data_start + document.nbytes].tobytes()
+    raw = at(0, header.data_start + document.nbytes).tobytes()
     blank = raw.replace(digest, NO_DIGEST.encode(), 1) if len(digest) == len(NO_DIGEST) else raw
     if section_digest(np.frombuffer(blank, np.uint8)).encode() != digest:
         raise CorruptionError(f"{source}: the header does not match its digest: it is damaged")

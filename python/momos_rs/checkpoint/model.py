@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +151,8 @@ class Checkpoint:
         nbytes_on_disk: Size of the file or files, None for ``"memory"``.
         left_out: What the file holds besides the tensors (``"optimizer"``, ``"epoch"``, ...).
         metadata: The string metadata of a safetensors file.
+        versions: What a state dict of torch says of its modules, by their names: ``version`` and
+            the like, which decide how ``load_state_dict`` reads the tensors.
     """
 
     entries: tuple[Entry, ...]
@@ -159,6 +162,7 @@ class Checkpoint:
     nbytes_on_disk: int | None = None
     left_out: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def numel(self) -> int:

@@ -15,7 +15,7 @@ from momos_rs.errors import InsufficientDataError, InvalidArgumentError
 from .mapped_file import MappedFile, MappedPart
 from .model import Base, Bytes, Checkpoint, Entry
 from .pieces import Pieces
-from .safetensors_layout import TensorInfo, encode_header, parse_header
+from .safetensors_layout import TensorInfo, encode_header, head_bytes, parse_header
 from .views import contiguous_range, gather
 
 __all__ = ["read_safetensors", "write_safetensors"]
@@ -35,7 +35,9 @@ def read_safetensors(path: Path) -> Checkpoint:
     file = MappedFile(path)
     if file.size == 0:  # an empty file cannot be mapped
         raise InsufficientDataError(f"{path} is empty")
-    header = parse_header(file.read(0, file.size).data, source=str(path))
+    first = file.read(0, min(8, file.size)).tobytes()
+    head = file.read(0, head_bytes(first, file.size))
+    header = parse_header(head.data, source=str(path), size=file.size)
     if "momos" in header.metadata:
         raise InvalidArgumentError(f"{path} is a momos archive; use momos unpack for its weights")
     entries, bases = [], []
