@@ -6,9 +6,12 @@ The writer refuses what the reader would.
 from __future__ import annotations
 
 __all__ = [
+    "DOCUMENT_EXPANSION",
     "ELEMENTS_PER_CHUNK",
+    "FREE_DOCUMENT_BYTES",
     "GROUPED_BYTES",
     "MAX_BLOCK_SIZE",
+    "MAX_CODE_LENGTHS",
     "MAX_DOCUMENT_BYTES",
     "MAX_EXPANSION",
     "MAX_FREE_BYTES",
@@ -27,6 +30,17 @@ more for their streams than for their values, and reading one of them decodes no
 
 MAX_DOCUMENT_BYTES = 100_000_000
 """Most bytes of an archive's document: as many as a safetensors header may have."""
+
+FREE_DOCUMENT_BYTES = 1 << 20
+"""Bytes that a document of any compressed size may have: as text a few of them are an object, which
+takes some twenty times as much."""
+
+DOCUMENT_EXPANSION = 64
+"""Bytes of a document beyond those per byte compressed. Names and shapes of real models compress by
+less than twenty."""
+
+MAX_CODE_LENGTHS = 49
+"""Numbers of motifs by the length of their code: no code of an index is longer than 48 bits."""
 
 MAX_RANK = 64
 """Most dimensions of a tensor; torch itself allows 64."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -120,11 +120,29 @@ class Archive(Mapping[str, "torch.Tensor"]):
             document, version=version, source=source, file_size=self._size, max_bytes=max_bytes
         )
         self._starts = self._place_streams()
+        self._members = {
+            base: start
+            for stream in self.document.streams
+            if stream.kind == "exact"
+            for base, start in zip(stream.bases, self._starts_in(stream.bases), strict=True)
+        }
+        self._names: dict[int, tuple[str, int]] = {}
+        for entry in self.document.entries:
+            at = self.document.stream_of.get(entry.base, -1)
+            name, count = self._names.get(at, (entry.name, 0))
+            self._names[at] = name, count + 1
         self._read_group = lru_cache(GROUPS_KEPT)(self._decode_group)
         self._whole: set[int] = set()
         self._decoded_motifs: tuple[Motifs, Code] | None = None
         self._motifs_lock = threading.Lock()
         self._entries = {entry.name: entry for entry in self.document.entries}
+
+    def _starts_in(self, bases: Sequence[int]) -> Iterator[int]:
+        """Where each of some bases starts in the elements that they have together, in bytes."""
+        start = 0
+        for base in bases:
+            yield start
+            start += self.document.bases[base].nbytes
 
     def __enter__(self) -> Archive:
         return self
@@ -197,6 +215,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
             format="momos",
             nbytes_on_disk=self._size,
             metadata=dict(self.document.metadata),
+            versions={name: dict(each) for name, each in self.document.versions.items()},
         )
 
     def read_base(self, index: int, *, progress: Callable[[int], object] | None = None) -> Bytes:
@@ -213,8 +232,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         if stream.kind == "exact":
             if len(stream.bases) == 1:
                 return self._decode_group(at)
-            earlier = stream.bases[: stream.bases.index(index)]
-            start = sum(self.document.bases[each].nbytes for each in earlier)
+            start = self._members[index]
             return self._read_group(at)[start : start + base.nbytes]
         if stream.kind == "grid":
             with self._naming(self._stream_name(at)):
@@ -364,10 +382,10 @@ class Archive(Mapping[str, "torch.Tensor"]):
 
     def _stream_name(self, at: int) -> str:
         """The section of a stream, and a tensor in it."""
-        stream = self.document.streams[at]
-        names = [entry.name for entry in self.document.entries if entry.base in stream.bases]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"section {SECTIONS[stream.kind]!r}, {names[0]!r}{more}"
+        kind = self.document.streams[at].kind
+        name, count = self._names.get(at, ("", 0))
+        more = f" and {count - 1} more" if count > 1 else ""
+        return f"section {SECTIONS[kind]!r}, {name!r:.200}{more}"
 
     @contextlib.contextmanager
     def _naming(self, part: str) -> Iterator[None]:

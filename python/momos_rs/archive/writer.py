@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +51,8 @@ __all__ = [
     "summarise",
     "write_sections",
 ]
+
+_FOUR_DIGITS = Context(prec=4, rounding=ROUND_CEILING)
 
 VERSION_KEY = "momos"
 DIGEST_KEY = "momos.digest"
@@ -104,6 +108,7 @@ def write_sections(
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
     grid: GridSections | None = None,
+    errors: Mapping[int, float] | None = None,
     effort: defaults.Effort = defaults.EFFORT,
     resources: Resources | None = None,
     progress: Progress | None = None,
@@ -121,6 +126,7 @@ def write_sections(
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
         grid: The bases that lie on grids.
+        errors: Relative errors of the bases that are not exact, for who compares them later.
         effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
         resources: What may be used. Of several processes, the first one writes the file.
         progress: Called while work goes on.
@@ -161,7 +167,9 @@ def write_sections(
             document = Document(
                 entries=checkpoint.entries,
                 bases=tuple(
-                    BaseRecord(base.dtype, base.numel, copies.get(index))
+                    BaseRecord(
+                        base.dtype, base.numel, copies.get(index), _rounded_up(errors, index)
+                    )
                     for index, base in enumerate(checkpoint.bases)
                 ),
                 streams=tuple(spool.streams),
@@ -170,11 +178,20 @@ def write_sections(
                 metadata=checkpoint.metadata,
                 source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
                 grid=None if grid is None else grid.record,
+                versions=checkpoint.versions,
             )
             summary = _finish(open_target, path, document, spool)
         summary = team.from_first(summary)
         assert summary is not None
         return summary
+
+
+def _rounded_up(errors: Mapping[int, float] | None, index: int) -> float | None:
+    """An error with four digits, never below what it is."""
+    error = None if errors is None else errors.get(index)
+    if error is None or not math.isfinite(error):
+        return None
+    return float(_FOUR_DIGITS.create_decimal(error))
 
 
 def _nbytes(checkpoint: Checkpoint, bases: Sequence[int]) -> int:

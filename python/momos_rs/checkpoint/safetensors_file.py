@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from .safetensors_layout import TensorInfo, encode_header, head_bytes, parse_hea
 from .views import contiguous_range, gather
 
 __all__ = ["read_safetensors", "write_safetensors"]
+
+_VERSIONS = "torch.modules"
+"""Key of the metadata that says of modules, as JSON, what a state dict of torch has as
+``_metadata``."""
 
 _PAIRED = "F4_X2"  # torch's type of two four-bit floats to the byte,
 _SINGLE = "F4"  # which safetensors counts one by one
@@ -40,6 +45,7 @@ def read_safetensors(path: Path) -> Checkpoint:
     header = parse_header(head.data, source=str(path), size=file.size)
     if "momos" in header.metadata:
         raise InvalidArgumentError(f"{path} is a momos archive; use momos unpack for its weights")
+    versions = _versions(header.metadata.pop(_VERSIONS, "{}"))
     entries, bases = [], []
     for index, info in enumerate(header.tensors.values()):
         name, shape = _to_torch(info, path)
@@ -55,7 +61,22 @@ def read_safetensors(path: Path) -> Checkpoint:
         format="safetensors",
         nbytes_on_disk=file.size,
         metadata=header.metadata,
+        versions=versions,
     )
+
+
+def _versions(text: str) -> dict[str, dict[str, Any]]:
+    """What the metadata says of modules; nothing if it is not what is written here."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(said, dict) or not all(isinstance(each, dict) for each in said.values()):
+        return {}
+    return {
+        name: {key: value for key, value in each.items() if not isinstance(value, (dict, list))}
+        for name, each in said.items()
+    }
 
 
 def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) -> None:
@@ -73,7 +94,10 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) ->
         CorruptionError: If an entry reaches outside its base.
     """
     specs = [_to_format(entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries]
-    header = encode_header(specs, {"format": "pt"} | checkpoint.metadata)
+    metadata = {"format": "pt"} | checkpoint.metadata
+    if checkpoint.versions:
+        metadata[_VERSIONS] = json.dumps(checkpoint.versions, separators=(",", ":"))
+    header = encode_header(specs, metadata)
     starts = {}
     position = len(header.data)
     for index in header.order:

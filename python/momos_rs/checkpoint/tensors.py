@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -148,12 +148,19 @@ def to_state_dict(checkpoint: Checkpoint, *, copy: bool = True) -> dict[str, tor
         if types.setdefault(tensor.data_ptr(), tensor.dtype) != tensor.dtype:
             tensor = tensor.clone()
         flat.append(tensor)
-    result = {}
+    result: dict[str, torch.Tensor] = OrderedDict() if checkpoint.versions else {}
     for entry in checkpoint.entries:
         # as_strided would follow an unchecked view anywhere in memory.
         strides = strides_within(entry, checkpoint.bases[entry.base])
         result[entry.name] = flat[entry.base].as_strided(entry.shape, strides, entry.offset)
+    if checkpoint.versions:
+        # As Module.state_dict does it: load_state_dict asks for the attribute.
+        result._metadata = _as_metadata(checkpoint.versions)  # type: ignore[attr-defined]
     return result
+
+
+def _as_metadata(versions: Mapping[str, Mapping[str, Any]]) -> OrderedDict[str, dict[str, Any]]:
+    return OrderedDict((name, dict(said)) for name, said in versions.items())
 
 
 def as_tensor(value: object) -> torch.Tensor | None:

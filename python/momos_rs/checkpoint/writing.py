@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.atomic_file import replacing
 from momos_rs.runtime.budget import LARGEST_PIECE
@@ -82,5 +83,9 @@ def bytes_in_another_order(path: Path, checkpoint: Checkpoint) -> int:
     if path.suffix.lower() in _TORCH_SUFFIXES:
         return 0
     views = ((entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries)
-    scattered = (base.nbytes for entry, base in views if contiguous_range(entry, base) is None)
+    scattered = (
+        max(base.nbytes, entry.numel * dtype(base.dtype).itemsize)
+        for entry, base in views
+        if contiguous_range(entry, base) is None
+    )
     return max(scattered, default=0)

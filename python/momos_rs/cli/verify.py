@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from momos_rs.archive.verification import VerifyReport, verify_file
+from momos_rs.archive.verification import UNKNOWN_ERROR, VerifyReport, verify_file
 
 from .console import (
     RELATIVE_ERROR,
@@ -98,6 +98,11 @@ def render(report: VerifyReport) -> str:
             lines.append(RELATIVE_ERROR)
         exact = sum(each.exact for each in report.comparison)
         problems = sum(bool(each.problem) for each in report.comparison)
+        if not report.errors_known:
+            lines.append(
+                "the archive does not say how far its tensors are from the model's (it was written "
+                f"before format 1.1): relative errors up to {UNKNOWN_ERROR:g} pass"
+            )
         lines.append(
             f"{exact} exact, {len(report.comparison) - exact - problems} within the mosaic's "
             f"error, {problems} wrong"
