@@ -429,12 +429,12 @@ def _row_lengths(checkpoint: Checkpoint) -> dict[int, int]:
 def _groups(checkpoint: Checkpoint, bases: Sequence[int]) -> list[list[int]]:
     """Bases that share a stream: small ones of one type."""
     groups: list[list[int]] = []
-    open_groups: dict[str, tuple[list[int], int]] = {}
+    open_groups: dict[str, tuple[list[int] | None, int]] = {}
     for index in bases:
         base = checkpoint.bases[index]
         nbytes = base.numel * dtype(base.dtype).itemsize
-        group, size = open_groups.get(base.dtype, ([], GROUPED_BYTES))
-        if size + nbytes > GROUPED_BYTES:
+        group, size = open_groups.get(base.dtype, (None, 0))
+        if group is None or size + nbytes > GROUPED_BYTES:
             group, size = [], 0
             groups.append(group)
         group.append(index)

@@ -215,7 +215,8 @@ class _Machine:
         self._position = 0
 
     def run(self, data: bytes | Readable) -> Any:
-        for opcode, argument, position in pickletools.genops(cast("Any", data)):
+        for opcode, argument, at in pickletools.genops(cast("Any", data)):
+            position = at or 0
             if opcode.name == "STOP":
                 return self._stack.pop()
             if opcode.name in _MAKE_CONTAINERS:

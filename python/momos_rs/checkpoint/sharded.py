@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from momos_rs.errors import CorruptionError, InvalidArgumentError
 
@@ -111,8 +112,10 @@ def read_sharded(index: Path, read_shard: Callable[[Path], Checkpoint]) -> Check
     left_out = [f"{file}: {path}" for file, shard in shards.items() for path in shard.left_out]
     left_out += [f"{file}: {name}" for file, rest in by_name.items() for name in rest]
     metadata: dict[str, str] = {}
+    versions: dict[str, dict[str, Any]] = {}
     for shard in reversed(shards.values()):
         metadata |= shard.metadata
+        versions |= shard.versions
     formats = sorted({shard.format for shard in shards.values()})
     return Checkpoint(
         tuple(entries),
@@ -122,6 +125,7 @@ def read_sharded(index: Path, read_shard: Callable[[Path], Checkpoint]) -> Check
         nbytes_on_disk=sum(shard.nbytes_on_disk or 0 for shard in shards.values()),
         left_out=tuple(left_out),
         metadata=metadata,
+        versions=versions,
     )
 
 

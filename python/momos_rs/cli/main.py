@@ -20,7 +20,7 @@ import click
 from momos_rs.errors import InvalidArgumentError, MomosError
 
 from .arguments import in_options
-from .console import debugging
+from .console import debugging, printable
 
 __all__ = ["group", "main"]
 
@@ -152,4 +152,5 @@ def _message(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    # Names come from files: nothing in them may reach the terminal as more than text.
+    return printable(" ".join(text.split()))

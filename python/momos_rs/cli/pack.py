@@ -18,12 +18,14 @@ from .arguments import given, refusing_command_line
 from .console import (
     RELATIVE_ERROR,
     debug_option,
+    echo,
     format_bytes,
     format_count,
     format_percent,
     format_table,
     json_option,
     print_json,
+    printable,
     progress_bar,
     quiet_option,
 )
@@ -200,7 +202,7 @@ def run(
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
-        click.echo(render(report))
+        echo(render(report))
 
 
 def render(report: PackReport) -> str:
@@ -251,7 +253,7 @@ def render(report: PackReport) -> str:
         notes.append("lossless: every tensor unpacks bit for bit as it was")
     if report.left_out:
         notes.append(f"left out: {', '.join(report.left_out)}")
-    parts += [f"  note: {note}" for note in notes]
+    parts += [f"  note: {printable(note)}" for note in notes]
     return "\n\n".join(parts[: len(parts) - len(notes)]) + (
         "\n\n" + "\n".join(parts[len(parts) - len(notes) :]) if notes else ""
     )

@@ -11,6 +11,7 @@ from momos_rs.archive.verification import UNKNOWN_ERROR, VerifyReport, verify_fi
 from .console import (
     RELATIVE_ERROR,
     debug_option,
+    echo,
     format_bytes,
     format_count,
     format_table,
@@ -71,7 +72,7 @@ def verify(
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
-        click.echo(render(report))
+        echo(render(report))
     return 0 if report.matches else 1
 
 
