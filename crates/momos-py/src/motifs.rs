@@ -382,7 +382,7 @@ impl RepeatSampler {
         let data = contiguous(&data)?;
         let sampler = &mut self.sampler;
         run(py, threads, None, |monitor| {
-            sampler.add(data, itemsize.max(1), monitor)
+            sampler.add(data, itemsize, monitor)
         })
     }
 
