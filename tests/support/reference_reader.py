@@ -216,11 +216,13 @@ def to_float64(numbers: list[int], dtype: str) -> Floats:
 def round_to(values: Floats, dtype: str) -> bytes:
     if dtype != "BF16":
         return values.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
-    wide = values.astype(np.float32)
-    assert (wide.astype(np.float64) == values).all()
-    bits = wide.view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)
-    return rounded.astype("<u2").tobytes()
+    # Multiples of the distance between neighbours, from exponent -126 down all the same: dividing
+    # by a power of two is exact, so that this rounds once.
+    exponents = np.maximum(np.frexp(values)[1] - 1, -126) - 7
+    with np.errstate(over="ignore"):
+        rounded = np.ldexp(np.rint(np.ldexp(values, -exponents)), exponents)
+        single = np.where(np.isfinite(values), rounded, values).astype(np.float32)
+    return (single.view(np.uint32) >> 16).astype("<u2").tobytes()
 
 
 def decode_motifs(stream: bytes, motifs: int, block_size: int, dtype: str) -> Floats:
@@ -288,7 +290,7 @@ class MotifDecoder:
         flat = [number for row in rows for number in row]
         if self.on_grid:
             wide = np.array([(number - 2**63) * self.step for number in flat])
-            raw = round_to(wide.astype(np.float32).astype(np.float64), self.dtype)
+            raw = round_to(wide, self.dtype)
             patterns = np.frombuffer(raw, f"<u{ITEM_SIZES[self.dtype]}")
             if self.dtype == "BF16":
                 values = (patterns.astype(np.uint32) << 16).view(np.float32)
@@ -389,6 +391,7 @@ class Numbering:
             end = at
             while bits[at:end] not in self.codes:
                 end += 1
+                assert end <= min(len(bits), at + 48)
             numbers.append(self.codes[bits[at:end]])
             at = end
         assert "1" not in bits[at:]

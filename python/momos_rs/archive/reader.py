@@ -369,7 +369,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
     def _at(self, start: int, nbytes: int) -> Bytes:
         """Some bytes of the archive."""
         if isinstance(self._data, MappedFile):
-            return self._data.read(start, nbytes)
+            return self._data.read(start, nbytes, mapped=True)
         return np.frombuffer(self._data, np.uint8, nbytes, start)
 
     def _check_digest(self, start: int, nbytes: int, digest: str) -> None:

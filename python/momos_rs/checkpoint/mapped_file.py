@@ -1,8 +1,8 @@
 """Parts of a file as bytes.
 
-Small parts are read, large ones mapped only for as long as they are in use: one mapping of the
-whole file would keep every page that was ever read resident, and a mapped file that is cut short
-ends the process by a signal.
+Parts are copied, since a mapped file that is cut short ends the process by a signal. Only what is
+read again and again, the long streams of archives, is mapped, and only for as long as it is in use:
+one mapping of the whole file would keep every page that was ever read resident.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .model import Bytes
 
 __all__ = ["MappedFile", "MappedPart", "check_regular"]
 
-_MAPPED_BYTES = 1 << 26
-"""Parts of more bytes are mapped; those of fewer would each take a descriptor of the process."""
+_MAPPED_BYTES = 1 << 22
+"""Parts of more bytes may be mapped; those of fewer would each take a descriptor of the process."""
 
 _MOST_BYTES_AT_ONCE = 1 << 30  # of one call of the system, which may not do more
 
@@ -88,12 +88,13 @@ class MappedFile:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def read(self, start: int, nbytes: int) -> Bytes:
-        """Some of the bytes, as an array that nothing else changes; large ones stay mapped.
+    def read(self, start: int, nbytes: int, *, mapped: bool = False) -> Bytes:
+        """Some of the bytes.
 
         Args:
             start: The first byte.
             nbytes: Number of bytes, all within the file.
+            mapped: Whether many bytes may stay mapped instead of being copied.
 
         Raises:
             ValueError: If the file has been closed.
@@ -104,7 +105,10 @@ class MappedFile:
         if nbytes == 0:
             return np.empty(0, np.uint8)
         self.check_unchanged()
-        data = self._map(start, nbytes) if nbytes > _MAPPED_BYTES else self._copy(start, nbytes)
+        if mapped and nbytes > _MAPPED_BYTES:
+            data = self._map(start, nbytes)
+        else:
+            data = self._copy(start, nbytes)
         self.check_unchanged()
         return data
 

@@ -181,9 +181,9 @@ def _legacy_storages(
         raise CorruptionError(f"{source} does not list its storages")
     places: dict[str, tuple[int, int]] = {}
     for key in keys:
-        fields = types.get(_key(key))
+        fields = types.get(str(key)) if type(key) in (str, int) else None
         if fields is None:
-            raise CorruptionError(f"{source} lists a storage {key!r:.40} that nothing refers to")
+            raise CorruptionError(f"{source} lists a storage {shorten(key)} that nothing refers to")
         if fields.key in places:
             raise CorruptionError(f"{source} lists its storage {key!r:.40} twice")
         start = position + 8
