@@ -261,7 +261,7 @@ def checkpoints() -> tuple[bytes, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         script = io.BytesIO()
-        torch.jit.save(torch.jit.script(model), script)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(model), script)
     found.append(script.getvalue())
     header = encode_header([("w", "F32", [6, 4], 96), ("b", "BF16", [4], 8)], {"format": "pt"})
     found.append(header.data + bytes(104))
