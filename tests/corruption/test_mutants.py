@@ -15,7 +15,7 @@ from support import mutants
 from support.reference_reader import read_archive
 
 TESTS = Path(__file__).parents[1]
-MUTANTS = 400
+MUTANTS = 250
 
 
 @pytest.mark.skipif(
@@ -39,7 +39,7 @@ def test_mutants_are_refused_or_read(kind: str) -> None:
 
 def test_two_readers_agree_on_what_both_accept() -> None:
     agreed = 0
-    for seed in range(300):
+    for seed in range(120):
         data = mutants.archive_mutant(random.Random(seed))
         try:
             ours = mutants.decode_archive(data)
@@ -53,4 +53,4 @@ def test_two_readers_agree_on_what_both_accept() -> None:
             continue
         assert theirs == ours, seed
         agreed += 1
-    assert agreed > 5
+    assert agreed > 2
