@@ -40,7 +40,7 @@ class Converted(torch.nn.Module):
         super()._load_from_state_dict(state, prefix, meta, *rest)
 
 
-def weights(module: torch.nn.Sequential) -> torch.Tensor:
+def weight_of(module: torch.nn.Sequential) -> torch.Tensor:
     state: dict[str, torch.Tensor] = dict(module.state_dict())
     return state["0.weight"]
 
@@ -63,16 +63,16 @@ class TestVersionsOfModules:
         loaded = to_state_dict(read(tmp_path / name))
         assert loaded._metadata == model.state_dict()._metadata  # type: ignore[attr-defined]
         fresh.load_state_dict(loaded, strict=True)
-        assert torch.equal(weights(fresh), weights(model))
+        assert torch.equal(weight_of(fresh), weight_of(model))
         if name.endswith(".pt"):
             fresh.load_state_dict(torch.load(tmp_path / name, weights_only=True), strict=True)
-            assert torch.equal(weights(fresh), weights(model))
+            assert torch.equal(weight_of(fresh), weight_of(model))
 
     def test_in_memory_and_under_prefixes(self, tmp_path: Path) -> None:
         model = torch.nn.Sequential(Converted())
         fresh = torch.nn.Sequential(Converted())
         fresh.load_state_dict(momos_rs.unpack(momos_rs.pack(model, method="exact")))
-        assert torch.equal(weights(fresh), weights(model))
+        assert torch.equal(weight_of(fresh), weight_of(model))
         found = saved(tmp_path, {"a": model.state_dict(), "b": model.state_dict()})
         assert found.versions["a.0"] == {"version": 2}
         assert found.versions["b"] == {"version": 1}
@@ -246,10 +246,13 @@ def test_settings_of_torch_change_nothing() -> None:
         with torch.inference_mode():
             found = momos_rs.unpack(data)
             again = momos_rs.pack(model)
+        weights = torch.nn.Linear(16, 16, device="cpu")
+        summary = momos_rs.MoMos(s=4, capacity=0.1)(weights)
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
     assert again == data
+    assert len(torch.unique(weights.weight.detach().reshape(-1, 4), dim=0)) <= summary.k
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
