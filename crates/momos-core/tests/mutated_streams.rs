@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use momos_core::codec::entropy::prefix_code::{PrefixCode, code_lengths, length_counts};
 use momos_core::codec::exact::floats;
 use momos_core::codec::grid::geometry::Geometry;
+use momos_core::codec::grid::importance::Importance;
 use momos_core::codec::grid::stream as grid;
 use momos_core::codec::index::indices;
 use momos_core::codec::index::paths::{self, Effort};
@@ -232,9 +233,11 @@ fn grids_survive() {
             state_bits: [0, 2, 6, 8][random.below(4)],
             step: [1e-3, 0.1, 2.0][random.below(3)],
             economy: 1.0,
+            own_steps: true,
         };
         let monitor = Monitor::new();
-        let multiples = grid::quantise(&values, None, &options, &monitor).unwrap();
+        let multiples =
+            grid::quantise(&values, None, &Importance::default(), &options, &monitor).unwrap();
         let stream = grid::encode(&multiples, &monitor).unwrap();
         for _ in 0..8 {
             let (mutated, elements) = (random.mutate(&stream), announced(random, elements));

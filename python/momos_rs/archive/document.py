@@ -37,11 +37,13 @@ __all__ = [
 ]
 
 VERSION = (1, 0)
-"""Version of the format this package writes. A reader accepts any minor of its major version,
-unless the archive requires a feature it does not know."""
+"""Version of the format this package writes where an archive requires no feature beyond it. A
+reader accepts any minor of its major version, unless the archive requires a feature it does not
+know."""
 
-FEATURES: frozenset[str] = frozenset()
-"""Features beyond version 1.0 that this reader knows."""
+FEATURES: Mapping[str, tuple[int, int]] = {"grid_steps": (1, 1)}
+"""Features beyond version 1.0 that this reader knows, and the version that brought them.
+``grid_steps``: rows and columns of tensors on grids may have steps of their own."""
 
 DOCUMENT_SECTION = "document"
 MOTIFS_SECTION = "motifs"
@@ -157,6 +159,7 @@ class Document:
         metadata: The string metadata of the source.
         source: Name and format of the source, what was left out of it, and the like; for people.
         version: Version of the format.
+        requires: Features that a reader must know.
     """
 
     entries: tuple[Entry, ...]
@@ -168,6 +171,7 @@ class Document:
     source: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
     grid: GridRecord | None = None
+    requires: tuple[str, ...] = ()
 
     @cached_property
     def stream_of(self) -> Mapping[int, int]:
@@ -189,7 +193,7 @@ def encode_document(document: Document) -> bytes:
     """The document as compressed JSON."""
     mosaic = document.mosaic
     record: dict[str, Any] = {
-        "requires": [],
+        "requires": list(document.requires),
         "writer": document.writer,
         "mosaic": None if mosaic is None else _encode_mosaic(mosaic),
         "grid": None if document.grid is None else dataclasses.asdict(document.grid),
@@ -339,8 +343,9 @@ class _Decoder:
         return tuple(values)
 
     def document(self, record: object, version: tuple[int, int]) -> Document:
-        for feature in self.field(record, "requires", list):
-            if feature not in FEATURES:
+        requires = self.field(record, "requires", list)
+        for feature in requires:
+            if not isinstance(feature, str) or feature not in FEATURES:
                 raise UnsupportedVersionError(
                     f"{self.source} needs the feature {feature!r}, which this version of momos "
                     "does not have (upgrade momos_rs to read it)"
@@ -364,6 +369,7 @@ class _Decoder:
             source=self.field(record, "source", dict),
             version=version,
             grid=None if grid is None else self.grid(grid),
+            requires=tuple(requires),
         )
         if not all(isinstance(value, str) for value in result.metadata.values()):
             raise self.fail("'metadata' holds something that is not text")

@@ -24,6 +24,7 @@ from momos_rs.runtime.resources import Resources, release
 
 from .document import (
     DOCUMENT_SECTION,
+    FEATURES,
     MOTIFS_SECTION,
     SECTIONS,
     VERSION,
@@ -88,10 +89,12 @@ class GridSections:
     Attributes:
         streams: The stream of each base.
         record: What is said of all of them.
+        own_steps: Whether rows or columns of any of them have steps of their own.
     """
 
     streams: Mapping[int, npt.NDArray[np.uint8]]
     record: GridRecord
+    own_steps: bool = False
 
 
 def write_sections(
@@ -158,6 +161,7 @@ def write_sections(
         spool.join(team)
         summary = None
         if team.is_first:
+            requires = ("grid_steps",) if grid is not None and grid.own_steps else ()
             document = Document(
                 entries=checkpoint.entries,
                 bases=tuple(
@@ -170,6 +174,8 @@ def write_sections(
                 metadata=checkpoint.metadata,
                 source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
                 grid=None if grid is None else grid.record,
+                version=max((FEATURES[each] for each in requires), default=VERSION),
+                requires=requires,
             )
             summary = _finish(open_target, path, document, spool)
         summary = team.from_first(summary)
@@ -190,11 +196,11 @@ def _finish(
     """Writes what was spooled behind its header."""
     encoded = encode_document(document)
     sections = [(DOCUMENT_SECTION, len(encoded)), *spool.sizes.items()]
-    head = _head(encoded, sections)
+    head = _head(encoded, sections, document.version)
     # The writer refuses what the reader would.
     decode_document(
         encoded,
-        version=VERSION,
+        version=document.version,
         source=str(path or "the archive"),
         file_size=len(head) + sum(spool.sizes.values()),
         max_bytes=None,
@@ -467,12 +473,12 @@ def _encode_exact_in_pieces(spool: Spool, index: int, base: Base, effort: defaul
     )
 
 
-def _head(document: bytes, sections: Sequence[tuple[str, int]]) -> bytes:
+def _head(document: bytes, sections: Sequence[tuple[str, int]], version: tuple[int, int]) -> bytes:
     """The header and the document, with their digest in the header's metadata."""
     tensors = [(name, "U8", (nbytes,), nbytes) for name, nbytes in sections]
 
     def encode(digest: str) -> bytes:
-        metadata = {DIGEST_KEY: digest, VERSION_KEY: ".".join(map(str, VERSION))}
+        metadata = {DIGEST_KEY: digest, VERSION_KEY: ".".join(map(str, version))}
         return encode_header(tensors, metadata, by_itemsize=False).data + document
 
     return encode(section_digest(np.frombuffer(encode(NO_DIGEST), np.uint8)))
