@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from momos_rs.checkpoint import Base, Checkpoint, Entry
 from momos_rs.dtypes import DTYPES
+from momos_rs.mosaic.calibration import Calibration, LayerInputs, Moments
 
 _NAMES = {np.dtype(each.numpy): each.name for each in DTYPES.values() if each.numpy}
 
@@ -64,4 +65,23 @@ def same_tensors(a: Checkpoint, b: Checkpoint) -> bool:
     return a.entries == b.entries and all(
         (x.dtype, x.numel) == (y.dtype, y.numel) and np.array_equal(x.read(), y.read())
         for x, y in zip(a.bases, b.bases, strict=True)
+    )
+
+
+def small_calibration() -> Calibration:
+    """A calibration of :func:`small_model`: uneven uses, and inputs of very different scales."""
+    rng = np.random.default_rng(1)
+    inputs = (rng.standard_normal((400, 9)) @ rng.standard_normal((9, 9))) * 4.0 ** -np.arange(9)
+    return Calibration(
+        "small",
+        400,
+        {
+            "embed.weight": LayerInputs("Embedding", (12, 10), ("embed.weight",), rows=True),
+            "hidden.weight": LayerInputs("Linear", (7, 9), ("hidden.weight",)),
+        },
+        {
+            "embed.weight": Moments(4.0 ** np.arange(12)[None], 22_369_621 // 4),
+            "hidden.weight": Moments((inputs.T @ inputs)[None], 400),
+        },
+        {"embed.weight": np.full(12, 0.5), "hidden.weight": np.arange(1.0, 8.0)},
     )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from momos_rs import _core, defaults
 from momos_rs.errors import Argument, InvalidArgumentError
 
+from .calibration import Calibration
 from .mosaic import motif_count
 from .targets import Targets
 
@@ -221,6 +222,10 @@ class StructuredMotifs:
             :data:`momos_rs.defaults.STEP_EXPONENT` unless a sensitivity is given.
         sensitivity: How much errors count, by name of a tensor: a number, or one per element; the
             steps of the tensors then follow from it.
+        calibration: How the weights are used, see :func:`momos_rs.calibrate`: errors go where the
+            model's outputs feel them least, and the steps of tensors, rows and columns follow.
+        calibration: How the weights are used, see :mod:`momos_rs.calibration`: errors are put where
+            the model's outputs feel them least, and the steps of tensors, rows and columns follow.
     """
 
     name: ClassVar[defaults.MethodName]
@@ -231,26 +236,39 @@ class StructuredMotifs:
     targets: Targets = field(default_factory=Targets)
     step_exponent: float | None = None
     sensitivity: Mapping[str, Sensitivity] | None = field(default=None, compare=False)
+    calibration: Calibration | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_block_size(self.block_size)
         _give_one([Argument("step", self.step)], self.targets, "the step")
         if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
             raise InvalidArgumentError(Argument("step"), f" must be above 0, not {self.step}")
+        self._check_one_choice_of_steps()
+
+    def _check_one_choice_of_steps(self) -> None:
+        if self.calibration is not None and self.sensitivity is not None:
+            raise InvalidArgumentError(
+                "give either ",
+                Argument("calibration"),
+                " or ",
+                Argument("sensitivity"),
+                ", not both: each says how much errors count",
+            )
         if self.step_exponent is None:
             return
         if not math.isfinite(self.step_exponent):
             raise InvalidArgumentError(
                 Argument("step_exponent"), f" must be finite, not {self.step_exponent}"
             )
-        if self.sensitivity is not None:
-            raise InvalidArgumentError(
-                "give either ",
-                Argument("sensitivity"),
-                " or ",
-                Argument("step_exponent", self.step_exponent),
-                ", not both: each chooses the steps of the tensors",
-            )
+        for name in ("sensitivity", "calibration"):
+            if getattr(self, name) is not None:
+                raise InvalidArgumentError(
+                    "give either ",
+                    Argument(name),
+                    " or ",
+                    Argument("step_exponent", self.step_exponent),
+                    ", not both: each chooses the steps of the tensors",
+                )
 
     @property
     def spacing(self) -> float:
@@ -268,11 +286,16 @@ class StructuredMotifs:
         Args:
             step: The spacing of the grid; None if every tensor has one of its own.
         """
-        return {
+        record: dict[str, Any] = {
             "method": self.name,
             "step": step,
-            "step_exponent": None if self.sensitivity is not None else self.exponent,
+            "step_exponent": self.exponent,
         }
+        if self.sensitivity is not None:
+            record["step_exponent"] = None
+        if self.calibration is not None:
+            record |= {"step_exponent": None, "calibration_samples": self.calibration.samples}
+        return record
 
 
 @dataclass(frozen=True, kw_only=True)

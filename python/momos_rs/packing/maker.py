@@ -14,6 +14,7 @@ from momos_rs.checkpoint.model import Checkpoint
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.mosaic.build import Refine, mosaic_of_bases
 from momos_rs.mosaic.grid import GridMosaic, GridPacker
+from momos_rs.mosaic.importance import Importances, importances
 from momos_rs.mosaic.lloyd import Lloyd
 from momos_rs.mosaic.methods import Exact, FreeMotifs, KMeans, Sensitivity, StructuredMotifs
 from momos_rs.mosaic.mosaic import Mosaic, Motifs, compare_with_mosaic
@@ -202,7 +203,7 @@ class Maker:
             grid = self._grid_of_error(wanted.max_error, limits)
         made = self._of_grid(grid)
         chosen = f"a step of {grid.step:.6g} RMS" if grid.step < COARSEST_STEP else "one per tensor"
-        return replace(made, notes=(f"{wanted.describe()}: chose {chosen}",))
+        return replace(made, notes=(f"{wanted.describe()}: chose {chosen}", *made.notes))
 
     @cached_property
     def _method(self) -> StructuredMotifs:
@@ -217,6 +218,7 @@ class Maker:
             self.members,
             self._method,
             sensitivities=self._sensitivities,
+            importances=None if self._importances is None else self._importances.by_base,
             resources=self.resources,
         )
 
@@ -228,6 +230,13 @@ class Maker:
         from momos_rs.mosaic.sensitivity import by_base
 
         return by_base(self.model, self.members, method.sensitivity)
+
+    @cached_property
+    def _importances(self) -> Importances | None:
+        calibration = self._method.calibration
+        if calibration is None:
+            return None
+        return importances(calibration, self.model, self.members, threads=self.resources.threads)
 
     def _grid(self, step: float, limits: Sequence[float] | None = None) -> GridMosaic:
         return self._packer.at(step, limits=limits, progress=self.progress)
@@ -301,7 +310,8 @@ class Maker:
             settings=settings,
         )
         streams = dict(zip(self.members, grid.streams, strict=True))
-        return Made(mosaic, GridSections(streams, record), settings)
+        notes = () if self._importances is None else self._importances.notes
+        return Made(mosaic, GridSections(streams, record, grid.own_steps), settings, notes)
 
     # ---- targets
 

@@ -287,6 +287,10 @@ class Packer:
         """Raises InvalidArgumentError if structured motifs need more than the memory allowed."""
         budget = self.resources.budget
         needed = _STRUCTURED_BYTES * sum(self.model.bases[index].numel for index in members)
+        if method.calibration is not None:
+            # Factors are half of a matrix, and targets and errors are kept in float64.
+            needed += 16 * max((self.model.bases[index].numel for index in members), default=0)
+            needed += sum(each.sums.nbytes // 2 for each in method.calibration.moments.values())
         if budget is not None and needed > budget:
             raise InvalidArgumentError(
                 f"method {method.name} keeps all tensors in memory, about {needed:,} bytes, which "

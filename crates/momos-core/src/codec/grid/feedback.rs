@@ -204,7 +204,7 @@ fn factorise(
         }
         for row in (start..end).rev() {
             let pivot = pivots[row];
-            if !(pivot >= least) {
+            if pivot < least || pivot.is_nan() {
                 return Err(not_moments());
             }
             let (before, here) = panel.split_at_mut(row_start(row));

@@ -1052,7 +1052,7 @@ mod tests {
         }
         let raise: f64 = (0..width).map(|i| moments[i * width + i]).sum::<f64>() / 20.0;
         for i in 0..width {
-            moments[i * width + i] += raise / 4.0;
+            moments[i * width + i] += raise / 20.0;
         }
         (tensor(48, width, seed + 1), moments)
     }
@@ -1089,27 +1089,32 @@ mod tests {
     #[test]
     fn feedback_lowers_the_cost_at_the_same_step() {
         let monitor = Monitor::new();
-        for seed in 1..9 {
-            let (values, moments) = layer(seed);
-            let factors = Factors::new(&moments, 1, 40, 500, &monitor).unwrap();
-            for (state_bits, economy) in [(0, 0.0), (0, 1.0), (6, 0.0), (6, 1.0)] {
+        for (state_bits, economy) in [(0, 0.0), (0, 1.0), (6, 0.0), (6, 1.0)] {
+            let mut totals = [0.0; 2];
+            for seed in 1..9 {
+                let (values, moments) = layer(seed);
+                let factors = Factors::new(&moments, 1, 40, 500, &monitor).unwrap();
                 let options = Options {
                     economy,
                     own_steps: false,
                     ..by_inputs(values.len(), 48, state_bits, 0.3)
                 };
-                let plain = quantise(&values, None, &EVEN, &options, &monitor).unwrap();
                 let importance = Importance {
                     factors: Some(&factors),
                     ..EVEN
                 };
+                let plain = quantise(&values, None, &EVEN, &options, &monitor).unwrap();
                 let fed = quantise(&values, None, &importance, &options, &monitor).unwrap();
-                let (plain, fed) = (
-                    cost(&values, &plain, &moments, 40),
-                    cost(&values, &fed, &moments, 40),
-                );
-                assert!(fed < plain, "{seed} {state_bits} {economy}: {fed} {plain}");
+                let costs = [plain, fed].map(|each| cost(&values, &each, &moments, 40));
+                // A path through the trellis ends with every input, which costs a little.
+                let noise = if state_bits == 0 { 1.0 } else { 1.03 };
+                assert!(costs[1] < noise * costs[0], "{seed} {state_bits} {costs:?}");
+                totals = [totals[0] + costs[0], totals[1] + costs[1]];
             }
+            assert!(
+                totals[1] < 0.95 * totals[0],
+                "{state_bits} {economy} {totals:?}"
+            );
         }
     }
 
