@@ -150,6 +150,8 @@ class Checkpoint:
         nbytes_on_disk: Size of the file or files, None for ``"memory"``.
         left_out: What the file holds besides the tensors (``"optimizer"``, ``"epoch"``, ...).
         metadata: The string metadata of a safetensors file.
+        header: The JSON of the header of a safetensors file, padding included, where its tensors
+            are to be written as they stood in it; else empty.
     """
 
     entries: tuple[Entry, ...]
@@ -159,6 +161,7 @@ class Checkpoint:
     nbytes_on_disk: int | None = None
     left_out: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    header: bytes = field(default=b"", repr=False)
 
     @property
     def numel(self) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "EncodedHeader",
     "Header",
     "TensorInfo",
+    "adopt_header",
     "dtype_bits",
     "encode_header",
     "parse_header",
@@ -233,6 +234,36 @@ def encode_header(
         raise InvalidArgumentError(f"{stop} bytes of tensors are more than a file can hold")
     prefix = len(encoded).to_bytes(_LENGTH_BYTES, "little")
     return EncodedHeader(prefix + encoded, tuple(order), stop)
+
+
+def adopt_header(
+    raw: bytes, tensors: Iterable[tuple[str, str, Sequence[int], int]], *, source: str
+) -> EncodedHeader:
+    """A header as it stood in another file, to be written before the same tensors.
+
+    Args:
+        raw: Its JSON, padding included.
+        tensors: Name, element type, shape and number of bytes of each tensor.
+        source: Where it comes from, for messages.
+
+    Raises:
+        CorruptionError: If it is no header, or that of other tensors.
+    """
+    listed = list(tensors)
+    document = _parse_json(raw, source)
+    _check_metadata(document.pop(_METADATA, {}), source)
+    found = {name: _check_tensor(name, value, source) for name, value in document.items()}
+    stop = sum(nbytes for *_, nbytes in listed)
+    _check_coverage(found.values(), stop, source)
+    for name, dtype, shape, _ in listed:
+        info = found.get(name)
+        if info is None or (info.dtype, info.shape) != (dtype, tuple(shape)):
+            raise CorruptionError(f"the header in {source} does not describe {_shorten(name)}")
+    if len(found) != len(listed) or len(raw) > MAX_HEADER_BYTES:
+        raise CorruptionError(f"the header in {source} describes other tensors")
+    places = [found[name] for name, *_ in listed]
+    order = sorted(range(len(places)), key=lambda at: (places[at].start, places[at].stop))
+    return EncodedHeader(len(raw).to_bytes(_LENGTH_BYTES, "little") + raw, tuple(order), stop)
 
 
 def _parse_json(raw: bytes, source: str) -> dict[str, object]:
