@@ -34,6 +34,30 @@ def bfloat16_base(array: npt.NDArray[np.float32]) -> Base:
     return base_of((array.view(np.uint32) >> 16).astype(np.uint16), "BF16")
 
 
+def fields_model() -> Checkpoint:
+    """Tensors of the types that are cut into fields, long enough to have many states and classes.
+
+    Only integers and exact arithmetic make them, so they are the same everywhere.
+    """
+    rng = np.random.default_rng(11)
+    sums = rng.integers(-64, 65, (6, 96, 120)).sum(axis=0)
+    scales = 2.0 ** -rng.integers(6, 12, (96, 1))
+    weight = (sums * scales).astype(np.float32) * np.float32(1.1)
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "single": weight,
+        "half": weight.astype(np.float16),
+        "widened": weight.astype(np.float16).astype(np.float32),
+        "double": weight.astype(np.float64),
+        "signed": rng.integers(-9, 10, (50, 100)).astype(np.int32),
+        "bytes": rng.integers(-9, 10, (50, 100)).astype(np.int8),
+        "nibbles": (rng.integers(3, 7, 5000) * 16 + rng.integers(3, 7, 5000)).astype(np.uint8),
+        "few": rng.integers(0, 3, 700).astype(np.int64),
+    }
+    plain = checkpoint_of(arrays)
+    entry = Entry("brain", weight.shape, len(plain.bases))
+    return Checkpoint(entries=(*plain.entries, entry), bases=(*plain.bases, bfloat16_base(weight)))
+
+
 def small_model(seed: int = 0) -> Checkpoint:
     """Matrices, a bias, integers, a scalar, an empty tensor, a tie, a view and a copy."""
     rng = np.random.default_rng(seed)

@@ -36,7 +36,7 @@ __all__ = [
     "encode_document",
 ]
 
-VERSION = (1, 0)
+VERSION = (1, 1)
 """Version of the format this package writes. A reader accepts any minor of its major version,
 unless the archive requires a feature it does not know."""
 
@@ -153,6 +153,8 @@ class Document:
         streams: Where the bytes are.
         mosaic: The mosaic of free motifs, or None if there is none.
         grid: What is said of tensors on grids, or None if there are none.
+        header: The JSON of the header of the safetensors file that the tensors came from, if all
+            of them are exact and the file cannot be made again without it; else empty.
         writer: Name and version of the program that wrote it.
         metadata: The string metadata of the source.
         source: Name and format of the source, what was left out of it, and the like; for people.
@@ -168,6 +170,7 @@ class Document:
     source: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
     grid: GridRecord | None = None
+    header: str = ""
 
     @cached_property
     def stream_of(self) -> Mapping[int, int]:
@@ -207,6 +210,8 @@ def encode_document(document: Document) -> bytes:
         "metadata": dict(document.metadata),
         "source": dict(document.source),
     }
+    if document.header:
+        record["header"] = document.header
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return zstandard.ZstdCompressor(level=_LEVEL).compress(text.encode())
 
@@ -364,6 +369,7 @@ class _Decoder:
             source=self.field(record, "source", dict),
             version=version,
             grid=None if grid is None else self.grid(grid),
+            header=self.field(record, "header", str) if "header" in record else "",
         )
         if not all(isinstance(value, str) for value in result.metadata.values()):
             raise self.fail("'metadata' holds something that is not text")

@@ -50,7 +50,7 @@ Code: TypeAlias = "_core.IndexCode | _core.MotifTree"
 
 CODECS: Mapping[Kind, Mapping[int, str]] = {
     "mosaic": {0: "fixed width", 1: "prefix code", 2: "contexts", 3: "mixing"},
-    "exact": {0: "stored", 1: "zstd", 2: "planes", 3: "rotated planes", 4: "floats"},
+    "exact": {0: "stored", 1: "zstd", 2: "planes", 3: "rotated planes", 4: "floats", 5: "fields"},
     "grid": {0: "grid"},
 }
 """Names of the codecs of streams by their first byte."""
@@ -197,6 +197,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
             format="momos",
             nbytes_on_disk=self._size,
             metadata=dict(self.document.metadata),
+            header=self.document.header.encode(),
         )
 
     def read_base(self, index: int, *, progress: Callable[[int], object] | None = None) -> Bytes:

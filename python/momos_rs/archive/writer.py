@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from momos_rs import _core, defaults
 from momos_rs.checkpoint.model import Base, Checkpoint
+from momos_rs.checkpoint.safetensors_file import header_to_keep
 from momos_rs.checkpoint.safetensors_layout import encode_header
 from momos_rs.dtypes import dtype
 from momos_rs.limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
@@ -170,11 +171,18 @@ def write_sections(
                 metadata=checkpoint.metadata,
                 source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
                 grid=None if grid is None else grid.record,
+                header=_header(checkpoint, mosaic, grid),
             )
             summary = _finish(open_target, path, document, spool)
         summary = team.from_first(summary)
         assert summary is not None
         return summary
+
+
+def _header(checkpoint: Checkpoint, mosaic: Mosaic | None, grid: GridSections | None) -> str:
+    """The header to write with tensors that are all exact; others are another file anyway."""
+    exact = grid is None and (mosaic is None or mosaic.exact)
+    return header_to_keep(checkpoint).decode() if exact else ""
 
 
 def _nbytes(checkpoint: Checkpoint, bases: Sequence[int]) -> int:
@@ -417,7 +425,7 @@ def _groups(checkpoint: Checkpoint, bases: Sequence[int]) -> list[list[int]]:
         base = checkpoint.bases[index]
         nbytes = base.numel * dtype(base.dtype).itemsize
         group, size = open_groups.get(base.dtype, ([], GROUPED_BYTES))
-        if size + nbytes > GROUPED_BYTES:
+        if not group or size + nbytes > GROUPED_BYTES:
             group, size = [], 0
             groups.append(group)
         group.append(index)
@@ -449,7 +457,7 @@ def _encode_exact_in_pieces(spool: Spool, index: int, base: Base, effort: defaul
 
     def chunks() -> Iterator[tuple[bytes, Sequence[int]]]:
         for piece in base.pieces(nbytes):
-            encoded = encode_chunks(piece, kind.itemsize, codec)
+            encoded = encode_chunks(piece, kind.itemsize, codec, floating=kind.floating)
             yield b"".join(encoded), [len(chunk) for chunk in encoded]
 
     def stored() -> Iterator[bytes | npt.NDArray[np.uint8]]:
