@@ -34,6 +34,7 @@ bench: $(INSTALLED)
 	cargo bench --workspace
 	$(BIN)/python benches/bench_nearest.py
 	$(BIN)/python benches/bench_lloyd.py
+	$(BIN)/python benches/bench_seeding.py --quick
 	$(BIN)/python benches/fit_search_costs.py
 	$(BIN)/python benches/bench_complexity.py
 	$(BIN)/python benches/bench_packing.py

@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
 from support.digests import tensor_digests  # noqa: E402
-from support.models import small_model  # noqa: E402
+from support.models import fields_model, small_calibration, small_model  # noqa: E402
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "kmeans": {"capacity": 0.2},
@@ -33,7 +33,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "all_parameters": {"motifs": 9, "all_parameters": True, "block_size": 3},
     "grid": {"method": "grid"},
     "trellis": {"method": "trellis"},
+    "calibrated_grid": {"method": "grid"},
+    "calibrated_trellis": {"method": "trellis", "step": 0.3},
+    "fields": {"lossless": True},
 }
+MODELS = {"fields": fields_model}
+
+CALIBRATED = ("calibrated_grid", "calibrated_trellis")
+"""Those packed with a calibration."""
 
 
 def main() -> None:
@@ -43,7 +50,9 @@ def main() -> None:
         if path.exists():
             print(f"{path.name} stays as it is")
             continue
-        path.write_bytes(packing.pack(small_model(), **options))
+        calibration = small_calibration() if name in CALIBRATED else None
+        model = MODELS.get(name, small_model)()
+        path.write_bytes(packing.pack(model, **options, calibration=calibration))
         with open_archive(path) as archive:
             record = {"options": options, "tensors": tensor_digests(archive.checkpoint())}
         path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from . import (
         archive,
         bdm,
+        calibration,
         checkpoint,
         complexity,
         experiments,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .archive import Archive, verify_file
     from .archive import open_archive as open  # noqa: A004
     from .bdm import BDM, PerturbationExperiment
+    from .calibration import Calibration, OutputComparison, calibrate, compare_outputs
     from .complexity import measure as measure_complexity
     from .complexity import qubd
     from .integrations import ComplexityTracker
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BDM",
     "Archive",
+    "Calibration",
     "ComplexityTracker",
     "CorruptionError",
     "InsufficientDataError",
@@ -59,6 +62,7 @@ __all__ = [
     "MoMos",
     "MomosError",
     "Mosaic",
+    "OutputComparison",
     "PackReport",
     "PerturbationExperiment",
     "ProjectionStats",
@@ -68,7 +72,10 @@ __all__ = [
     "archive",
     "bdm",
     "build_mosaic",
+    "calibrate",
+    "calibration",
     "checkpoint",
+    "compare_outputs",
     "complexity",
     "errors",
     "experiments",
@@ -100,13 +107,17 @@ __all__ = [
 _HOMES = {
     "Archive": ("archive", "Archive"),
     "BDM": ("bdm", "BDM"),
+    "Calibration": ("calibration", "Calibration"),
     "ComplexityTracker": ("integrations", "ComplexityTracker"),
     "MoMos": ("projection", "MoMos"),
     "Mosaic": ("mosaic", "Mosaic"),
+    "OutputComparison": ("calibration", "OutputComparison"),
     "PackReport": ("packing", "PackReport"),
     "PerturbationExperiment": ("bdm", "PerturbationExperiment"),
     "ProjectionStats": ("projection", "ProjectionStats"),
     "build_mosaic": ("mosaic", "build_mosaic"),
+    "calibrate": ("calibration", "calibrate"),
+    "compare_outputs": ("calibration", "compare_outputs"),
     "fisher_diagonal": ("nn", "fisher_diagonal"),
     "load": ("packing", "load"),
     "measure_complexity": ("complexity", "measure"),

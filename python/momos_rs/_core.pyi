@@ -92,6 +92,8 @@ def regroup_motifs(table: _Bytes, block_size: int, dtype: str, motifs: int) -> _
 def restore_motifs(regrouped: _Bytes, block_size: int, dtype: str, motifs: int) -> _Bytes: ...
 def encode_floats(data: _Bytes, size: int) -> tuple[_Bytes, _Bytes]: ...
 def decode_floats(modelled: _Bytes, planes: _Bytes, elements: int, size: int) -> _Bytes: ...
+def encode_fields(data: _Bytes, size: int, floating: bool) -> _Bytes: ...
+def decode_fields(stream: _Bytes, size: int, out: _Bytes) -> None: ...
 def split_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def join_planes(data: _Bytes, size: int, rotate: bool) -> _Bytes: ...
 def trial_blocks(blocks: int) -> tuple[int, int]: ...
@@ -270,10 +272,32 @@ class MotifSearch:
         isa: str | None = None,
         threads: int | None = None,
     ) -> MotifSearch: ...
+    @staticmethod
+    def of_added(
+        motifs: _Floats,
+        first: int,
+        *,
+        blocks: int,
+        largest: float,
+        kernel: str | None = None,
+        isa: str | None = None,
+        threads: int | None = None,
+    ) -> MotifSearch: ...
     @property
     def kernel(self) -> str: ...
     @property
     def isa(self) -> str: ...
+    def nearest_with_added(
+        self,
+        blocks: _Floats,
+        *,
+        previous: _Indices | None = None,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> tuple[_Indices, npt.NDArray[np.float64]]: ...
+    def distances(
+        self, blocks: _Floats, indices: _Indices, *, threads: int | None = None
+    ) -> npt.NDArray[np.float64]: ...
     def nearest(
         self,
         blocks: _Floats,
@@ -331,6 +355,15 @@ def distinct_blocks(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> tuple[npt.NDArray[np.uint64], _Indices] | None: ...
+
+@final
+class WeightedDraw:
+    def __new__(cls, wanted: int, seed: int, round: int) -> WeightedDraw: ...  # noqa: A002
+    def add(
+        self, first: int, weights: npt.NDArray[np.float64], *, threads: int | None = None
+    ) -> None: ...
+    @property
+    def drawn(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]]: ...
 
 @final
 class DistinctBlocks:
@@ -425,6 +458,10 @@ class GridGeometry:
     ) -> GridGeometry: ...
     @property
     def columns(self) -> int: ...
+    @property
+    def transposed(self) -> bool: ...
+    @property
+    def lags(self) -> list[int]: ...
 
 @final
 class GridTensor:
@@ -437,6 +474,23 @@ class GridTensor:
     ) -> _Bytes: ...
     def to_bytes(self, dtype: str) -> _Bytes: ...
 
+@final
+class FeedbackFactors:
+    def __new__(
+        cls, moments: npt.NDArray[np.float64], count: int, *, threads: int | None = None
+    ) -> FeedbackFactors: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def damping(self) -> float: ...
+    @property
+    def diagonal(self) -> bool: ...
+    @property
+    def importance(self) -> npt.NDArray[np.float64]: ...
+
+def gain_of_own_steps(importance: npt.NDArray[np.float64]) -> float: ...
 def quantise_to_grid(
     tensor: _Bytes,
     dtype: str,
@@ -446,6 +500,10 @@ def quantise_to_grid(
     states: int = 1,
     economy: float = 1.0,
     weights: npt.NDArray[np.float32] | None = None,
+    rows: npt.NDArray[np.float64] | None = None,
+    columns: npt.NDArray[np.float64] | None = None,
+    factors: FeedbackFactors | None = None,
+    own_steps: bool = True,
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> GridTensor: ...

@@ -21,7 +21,7 @@ FLOORS = (
     {"checkpoint"},
     {"mosaic"},
     {"archive", "ops", "quantize", "theory"},
-    {"packing", "complexity", "projection"},
+    {"packing", "complexity", "projection", "calibration"},
     {"bdm", "nn", "plots"},
     {"integrations"},
     {"experiments"},

@@ -12,7 +12,7 @@ import pytest
 
 from momos_rs.archive import open_archive
 from support.digests import tensor_digests
-from support.models import same_tensors, small_model
+from support.models import fields_model, same_tensors, small_model
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.momos"))
 
@@ -28,7 +28,8 @@ def test_a_golden_archive_decodes_to_the_same_bits(path: Path) -> None:
         assert tensor_digests(archive.checkpoint()) == record["tensors"]
 
 
-@pytest.mark.parametrize("name", ["exact_mosaic", "lossless"])
+@pytest.mark.parametrize("name", ["exact_mosaic", "lossless", "fields"])
 def test_a_golden_archive_without_loss_is_the_model(name: str) -> None:
+    model = fields_model() if name == "fields" else small_model()
     with open_archive(Path(__file__).parent / "golden" / f"{name}.momos") as archive:
-        assert same_tensors(archive.checkpoint(), small_model())
+        assert same_tensors(archive.checkpoint(), model)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from momos_rs import packing
-from momos_rs.archive import open_archive
+from momos_rs.archive import open_archive, streams
 from momos_rs.checkpoint import Checkpoint
-from support.models import checkpoint_of, small_model
+from support.models import checkpoint_of, fields_model, small_model
 from support.reference_reader import read_archive
 
 
@@ -58,6 +58,23 @@ def test_chunks_of_several_lanes(zeros: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
-def test_modelled_floats(dtype: str) -> None:
+def test_modelled_floats(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "choose_codec", lambda *_, **__: 4)
     model = checkpoint_of({"weight": laplacian((90, 70), dtype)})
     assert check(model, lossless=True) == {"floats"}
+
+
+def test_fields() -> None:
+    used = check(fields_model(), lossless=True)
+    assert "fields" in used
+    assert used <= {"fields", "floats", "planes", "zstd"}
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i4", "i1", "u2"])
+@pytest.mark.parametrize("elements", [1, 70, 4095, 4096, 9001])
+def test_fields_of_any_length(dtype: str, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "choose_codec", lambda *_, **__: 5)
+    values = laplacian((elements, 1), "f8").reshape(-1)
+    if dtype[0] != "f":
+        values = np.abs(values * 100) if dtype == "u2" else values * 100
+    check(checkpoint_of({"weight": values.astype(dtype)}), lossless=True)

@@ -48,6 +48,7 @@ def test_the_distortion_never_rises(
         [values],
         block_size=block_size,
         motifs=motifs,
+        init="random",
         iterations=30,
         tolerance=0,
         force_zero=force_zero,
@@ -66,7 +67,14 @@ def test_it_is_the_core_at_any_tolerance_that_is_not_met() -> None:
     blocks = values.reshape(-1, 4)
     chosen = _core.select_blocks(len(blocks), 100, 0, force_zero=False)
     motifs, indices, distortions = _core.lloyd(blocks, blocks[chosen], 6)
-    options: dict[str, Any] = {"motifs": 100, "force_zero": False, "motif_dtype": "float32"}
+    options: dict[str, Any] = {
+        "init": "random",
+        "iterations": 6,
+        "tolerance": 1e-5,
+        "motifs": 100,
+        "force_zero": False,
+        "motif_dtype": "float32",
+    }
     mosaic = build_mosaic([values], **options)
     assert np.array_equal(mosaic.motifs, motifs)
     assert np.array_equal(mosaic.indices, indices)
@@ -75,7 +83,12 @@ def test_it_is_the_core_at_any_tolerance_that_is_not_met() -> None:
 
 def test_it_stops_after_the_iteration_that_gains_too_little() -> None:
     values = mixture(2, 60_000)
-    options: dict[str, Any] = {"motifs": 60, "iterations": 100, "motif_dtype": "float32"}
+    options: dict[str, Any] = {
+        "init": "random",
+        "motifs": 60,
+        "iterations": 100,
+        "motif_dtype": "float32",
+    }
     full = np.array(build_mosaic([values], tolerance=0, **options).distortions)
     mosaic = build_mosaic([values], tolerance=0.01, **options)
     gains = 1 - full[1:] / full[:-1]
@@ -122,7 +135,7 @@ def test_motifs_are_refined_on_a_sample_where_blocks_are_many(small_samples: Non
     nearest = _core.nearest_motifs(values.reshape(-1, 2), sampled.motifs)
     assert np.array_equal(sampled.indices, nearest)
     # What a sample tells of all blocks.
-    assert sampled.distortions[-1] == pytest.approx(errors_of[1], rel=0.05)
+    assert sampled.distortions[-1] == pytest.approx(errors_of[1], rel=0.1)
     again = build_mosaic([values], training_blocks=256, threads=1, **options)
     assert np.array_equal(again.motifs, sampled.motifs)
 

@@ -88,10 +88,14 @@ class TestUsualKeys:
         assert_identical(to_state_dict(checkpoint), STATE)
         assert checkpoint.left_out == ()
 
-    def test_precedence(self, save_and_read: SaveAndRead, assert_identical: Compare) -> None:
+    def test_several_beside_an_average(
+        self, save_and_read: SaveAndRead, assert_identical: Compare
+    ) -> None:
         checkpoint = save_and_read({"model": OTHER, "state_dict_ema": OTHER, "state_dict": STATE})
-        assert_identical(to_state_dict(checkpoint), STATE)
-        assert checkpoint.left_out == ("model", "state_dict_ema")
+        expected = {f"model.{name}": each for name, each in OTHER.items()}
+        expected |= {f"state_dict.{name}": each for name, each in STATE.items()}
+        assert_identical(to_state_dict(checkpoint), expected)
+        assert checkpoint.left_out == ("state_dict_ema",)
 
     def test_usual_keys_without_weights_are_passed_over(
         self, save_and_read: SaveAndRead, assert_identical: Compare

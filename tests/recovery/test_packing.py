@@ -214,7 +214,8 @@ def test_a_mosaic_has_few_motifs_and_stays_under_the_bound(
     with open_archive(data) as archive:
         mosaic = archive.mosaic()
         if mosaic is None:
-            assert array.size < block_size
+            # Tensors of two values (masks) are kept exact.
+            assert array.size < block_size or len(np.unique(array.view(np.uint32))) <= 2
             return
         m, s = len(mosaic.indices), mosaic.block_size
         k = min(motifs, m)

@@ -222,7 +222,10 @@ def test_keywords_are_those_of_the_methods() -> None:
 
 def test_the_archive_says_what_was_asked() -> None:
     for method, said in (
-        (KMeans(capacity=0.2), {"capacity": 0.2, "method": "kmeans", "iterations": 6}),
+        (
+            KMeans(capacity=0.2),
+            {"capacity": 0.2, "method": "kmeans", "iterations": defaults.ITERATIONS},
+        ),
         (RandomMotifs(motifs=9, seed=4), {"capacity": None, "iterations": 0, "seed": 4}),
         (Grid(), {"method": "grid", "step": 0.25, "step_exponent": 0.5}),
     ):

@@ -27,6 +27,8 @@ from support.models import checkpoint_of
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "k-means": ("model", {"block_size": 1, "motifs": 200, "iterations": 3}),
     "blocks across tensors": ("model", {"block_size": 3, "capacity": 0.01, "effort": "best"}),
+    "uniform start": ("model", {"init": "random", "motifs": 90, "iterations": 2}),
+    "no refinement": ("one", {"motifs": 25, "iterations": 0, "force_zero": False}),
     "random": ("model", {"method": "random", "motifs": 99, "effort": "fast", "block_size": 2}),
     "fixed point": ("model", {"motif_dtype": "fixed", "motifs": 50, "iterations": 1}),
     "few tensors": ("one", {"motifs": 9}),

@@ -219,9 +219,8 @@ def test_any_range_of_blocks_is_a_part_of_all(
             assert np.array_equal(blocks.read(start, stop), everything[start:stop])
     chosen = np.arange(0, len(everything), 2, dtype=np.uint64)
     own = chosen[(chosen >= low) & (chosen < high)]
-    taken, largest = blocks.take(chosen)
-    assert np.array_equal(taken, everything[own])
-    assert largest == np.abs(everything[low:high]).max(initial=0.0)
+    assert np.array_equal(blocks.take(chosen), everything[own])
+    assert blocks.largest() == np.abs(everything[low:high]).max(initial=0.0)
 
 
 def test_a_sample_has_one_block_of_every_window_whoever_has_it() -> None:

@@ -88,6 +88,9 @@ def decode_bytes(stream: bytes, nbytes: int, item: int) -> bytes:
         if codec == 4:
             parts.append(decode_modelled(chunk, size // item, item))
             continue
+        if codec == 5:
+            parts.append(decode_fields(chunk, size // item, item))
+            continue
         raw = zstandard.ZstdDecompressor().decompress(chunk)
         assert len(raw) == size
         if codec > 1:
@@ -128,6 +131,103 @@ def decode_modelled(chunk: bytes, elements: int, item: int) -> bytes:
         values.append(value)
     coder.finish()
     return unrotate(np.array(values, f"<u{item}").tobytes(), item)
+
+
+def decode_fields(chunk: bytes, elements: int, item: int) -> bytes:
+    change, leading, rest = chunk[0], chunk[1], chunk[2:]
+    low_bits = 8 * item - leading
+    numbers, rest = decode_field(rest, leading, elements)
+    values = [number << low_bits for number in numbers]
+    for place in reversed(range(math.ceil(low_bits / 8))):
+        numbers, rest = decode_field(rest, 8, elements)
+        values = [value | low << 8 * place for value, low in zip(values, numbers, strict=True)]
+    assert not rest
+    if change == 1:
+        return unrotate(np.array(values, f"<u{item}").tobytes(), item)
+    if change == 2:
+        values = [-(value + 1) // 2 if value % 2 else value // 2 for value in values]
+        return np.array(values, f"<i{item}").tobytes()
+    return np.array(values, f"<u{item}").tobytes()
+
+
+def decode_field(data: bytes, bits: int, count: int) -> tuple[list[int], bytes]:
+    mode, data = data[0], data[1:]
+    if mode == 255:
+        return decode_symbols(data, bits, count)
+    assert bits == 8
+    shift, constant, data = data[0], data[1], data[2:]
+    if mode == 8:
+        return list(data[:count]), data[count:]
+    numbers: list[int] = []
+    for start in range(0, count, 256):
+        size = min(256, count - start)
+        row = math.ceil(size / 8)
+        group, data = data[: mode * row], data[mode * row :]
+        rows = [[byte % 2**mode for byte in group[i * row : (i + 1) * row]] for i in range(mode)]
+        for upper in range(mode, 8):
+            spread = [
+                [(byte >> upper & 1) << i for byte in group[i * row : (i + 1) * row]]
+                for i in range(mode)
+            ]
+            rows.append([sum(each) for each in zip(*spread, strict=True)] or [0] * row)
+        numbers += [number for each in rows for number in each][:size]
+    return [constant | number << shift for number in numbers], data
+
+
+def decode_symbols(data: bytes, bits: int, count: int) -> tuple[list[int], bytes]:
+    head, side_size, word_count = struct.unpack_from("<BII", data)
+    classes, run = head % 16 + 1, 1 << (head >> 4)
+    lanes = 32 if count >= 4096 else 4
+    side = RangeDecoder(data[9 : 9 + side_size])
+    at = 9 + side_size
+    states = list(struct.unpack_from(f"<{lanes}I", data, at))
+    at += 4 * lanes
+    words = iter(struct.unpack_from(f"<{word_count}H", data, at))
+    precision = min(12, (32 - bits) // 2)
+    rare = 2**bits - 1
+    tables = decode_frequencies(side, bits, classes, precision)
+    trees: dict[int, Tree] = defaultdict(lambda: Tree((classes - 1).bit_length(), 255))
+    of_runs = [0]
+    for _ in range(math.ceil(count / run)):
+        of_runs.append(trees[of_runs[-1]].decode(side))
+    rares = Tree(bits, 255)
+    symbols = []
+    for index in range(count):
+        state = states[index % lanes]
+        symbol, frequency, distance = tables[of_runs[1 + index // run]][state % 2**precision]
+        state = frequency * (state >> precision) + distance
+        states[index % lanes] = state if state >= 2**16 else state << 16 | next(words)
+        symbols.append(symbol)
+    symbols = [rares.decode(side) if symbol == rare else symbol for symbol in symbols]
+    side.finish()
+    assert next(words, None) is None
+    assert states == [2**16] * lanes
+    return symbols, data[at + 2 * word_count :]
+
+
+def decode_frequencies(
+    side: RangeDecoder, bits: int, classes: int, precision: int
+) -> list[list[tuple[int, int, int]]]:
+    """For each class and each remainder of a state: symbol, frequency, place in its range."""
+    first, last = side.below(2**bits), side.below(2**bits)
+    trees: dict[tuple[bool, int], Tree] = defaultdict(lambda: Tree(4, 60))
+    tables = []
+    before: list[int] | None = None
+    for _ in range(classes):
+        frequencies: list[int] = []
+        for symbol in range(last - first + 1):
+            if before is None:
+                key = (False, frequencies[-1].bit_length() if frequencies else 0)
+            else:
+                key = (True, before[symbol].bit_length())
+            length = trees[key].decode(side)
+            low = side.below(2 ** (length - 1)) if length else 0
+            frequencies.append(2 ** (length - 1) + low if length else 0)
+        listed = [(first + each, frequency) for each, frequency in enumerate(frequencies)]
+        listed.append((2**bits - 1, 2**precision - sum(frequencies)))
+        tables.append([(s, f, distance) for s, f in listed for distance in range(f)])
+        before = frequencies
+    return tables
 
 
 # ---- the range coder
@@ -216,11 +316,13 @@ def to_float64(numbers: list[int], dtype: str) -> Floats:
 def round_to(values: Floats, dtype: str) -> bytes:
     if dtype != "BF16":
         return values.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
-    wide = values.astype(np.float32)
-    assert (wide.astype(np.float64) == values).all()
-    bits = wide.view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)
-    return rounded.astype("<u2").tobytes()
+    # Multiples of the distance between neighbours, from exponent -126 down all the same: dividing
+    # by a power of two is exact, so that this rounds once.
+    exponents = np.maximum(np.frexp(values)[1] - 1, -126) - 7
+    with np.errstate(over="ignore"):
+        rounded = np.ldexp(np.rint(np.ldexp(values, -exponents)), exponents)
+        single = np.where(np.isfinite(values), rounded, values).astype(np.float32)
+    return (single.view(np.uint32) >> 16).astype("<u2").tobytes()
 
 
 def decode_motifs(stream: bytes, motifs: int, block_size: int, dtype: str) -> Floats:
@@ -288,7 +390,7 @@ class MotifDecoder:
         flat = [number for row in rows for number in row]
         if self.on_grid:
             wide = np.array([(number - 2**63) * self.step for number in flat])
-            raw = round_to(wide.astype(np.float32).astype(np.float64), self.dtype)
+            raw = round_to(wide, self.dtype)
             patterns = np.frombuffer(raw, f"<u{ITEM_SIZES[self.dtype]}")
             if self.dtype == "BF16":
                 values = (patterns.astype(np.uint32) << 16).view(np.float32)
@@ -389,6 +491,7 @@ class Numbering:
             end = at
             while bits[at:end] not in self.codes:
                 end += 1
+                assert end <= min(len(bits), at + 48)
             numbers.append(self.codes[bits[at:end]])
             at = end
         assert "1" not in bits[at:]

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The caller asked to stop through [`crate::Monitor::cancel`].
     Interrupted,
+    /// The system does not have the memory.
+    OutOfMemory,
 }
 
 /// An error of the core.

@@ -82,6 +82,23 @@ pub trait Working: Copy + Default + Send + Sync + PartialEq + PartialOrd + 'stat
     fn to_f64(self) -> f64;
 }
 
+/// The f32 next to `value` towards zero, its last bit set if that loses anything.
+///
+/// Rounding that to a type of at most 22 bits of significand gives what rounding `value` itself to
+/// nearest even would: the last bit tells values beside a tie from the tie (Boldo and Melquiond,
+/// "Emulation of a FMA and correctly rounded sums", 2008). Rounding to the nearest f32 first would
+/// round twice, and conversions of processors and of libraries do not agree on that.
+#[inline]
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || value.is_nan() {
+        return nearest;
+    }
+    let beyond = u32::from(back.abs() > value.abs()); // infinity becomes the largest number
+    f32::from_bits((nearest.to_bits() - beyond) | 1)
+}
+
 macro_rules! convert_in {
     ($out:expr, $bytes:expr, $size:literal, $value:ident => $conversion:expr) => {
         for (slot, chunk) in $out.iter_mut().zip($bytes.chunks_exact($size)) {
@@ -141,8 +158,10 @@ impl Working for f64 {
     #[inline]
     fn write_bytes(values: &[Self], out: &mut [u8], to: FloatType) {
         match to {
-            FloatType::Bf16 => convert_out!(values, out, 2, v => bf16::from_f64(v)),
-            FloatType::F16 => convert_out!(values, out, 2, v => f16::from_f64(v)),
+            FloatType::Bf16 => {
+                convert_out!(values, out, 2, v => bf16::from_f32(round_to_odd(v)));
+            }
+            FloatType::F16 => convert_out!(values, out, 2, v => f16::from_f32(round_to_odd(v))),
             FloatType::F32 => convert_out!(values, out, 4, v => (v as f32)),
             FloatType::F64 => convert_out!(values, out, 8, v => v),
         }
@@ -156,6 +175,63 @@ impl Working for f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn rounded(value: f64, to: FloatType) -> f64 {
+        let mut bytes = [0u8; 2];
+        f64::write_bytes(&[value], &mut bytes, to);
+        let mut back = [0f64];
+        f64::read_bytes(&mut back, &bytes, to);
+        back[0]
+    }
+
+    /// All finite values of a type, ascending.
+    fn values(of: FloatType) -> Vec<f64> {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut all = vec![0f64; 1 << 16];
+        f64::read_bytes(&mut all, &bytes, of);
+        all.retain(|value| value.is_finite());
+        all.sort_by(f64::total_cmp);
+        all
+    }
+
+    /// Between all neighbours of a type: the tie itself, which f64 holds exactly, goes to the even
+    /// one, and whatever is beside it, by one part in 2^53, to the nearer one.
+    #[test]
+    fn f64_is_rounded_once() {
+        for to in [FloatType::Bf16, FloatType::F16] {
+            for pair in values(to).windows(2) {
+                let (low, high) = (pair[0], pair[1]);
+                let tie = 0.5 * low + 0.5 * high;
+                if low == 0.0 && high == 0.0 {
+                    continue;
+                }
+                assert_eq!(rounded(tie.next_down(), to), low, "{to:?} below {tie:e}");
+                assert_eq!(rounded(tie.next_up(), to), high, "{to:?} above {tie:e}");
+                let mut bytes = [0u8; 2];
+                f64::write_bytes(&[tie], &mut bytes, to);
+                assert_eq!(bytes[0] & 1, 0, "{to:?} at {tie:e}");
+                assert_eq!(rounded(low, to).to_bits(), low.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn f64_beyond_the_largest_value_becomes_infinite() {
+        for (to, largest, spacing) in [
+            (FloatType::F16, 65504.0, 32.0),
+            (FloatType::Bf16, f64::from(bf16::MAX), 2f64.powi(120)),
+        ] {
+            let edge = largest + 0.5 * spacing;
+            assert_eq!(rounded(edge.next_down(), to), largest);
+            for value in [edge, f64::MAX, f64::INFINITY] {
+                assert_eq!(rounded(value, to), f64::INFINITY);
+                assert_eq!(rounded(-value, to), f64::NEG_INFINITY);
+            }
+            assert!(rounded(f64::NAN, to).is_nan());
+            assert_eq!(rounded(5e-324, to).to_bits(), 0);
+            assert_eq!(rounded(-5e-324, to).to_bits(), (-0f64).to_bits());
+        }
+    }
 
     #[test]
     fn every_half_survives_the_round_trip() {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::float::{FloatType, Working};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS};
+use crate::memory::zeroed;
 use crate::monitor::Monitor;
 
 /// Elements that one task converts at a time; also the unit in which sums are formed, so that
@@ -77,19 +78,20 @@ pub fn check_block_size(block_size: usize) -> Result<()> {
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidArgument`] for a block size out of range,
-/// [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by elements.
+/// [`crate::ErrorKind::OutOfMemory`], [`crate::ErrorKind::Interrupted`] if cancelled. Advances `monitor` by elements.
 pub fn gather<T: Working>(
     tensors: &[Weights<'_>],
     block_size: usize,
     monitor: &Monitor,
 ) -> Result<Vec<T>> {
+    check_block_size(block_size)?;
     let mut starts = Vec::with_capacity(tensors.len());
     let mut blocks = 0usize;
     for tensor in tensors {
         starts.push(blocks * block_size);
         blocks += block_count(tensor.len(), block_size)?;
     }
-    let mut out = vec![T::default(); blocks * block_size];
+    let mut out = zeroed::<T>(blocks * block_size)?;
     let mut rest = out.as_mut_slice();
     let mut taken = 0;
     for (tensor, &start) in tensors.iter().zip(&starts) {
@@ -137,7 +139,7 @@ pub fn scatter<T: Working>(
     let block_bytes = block_size * float.size();
     let count = motifs.len() / block_size;
 
-    let mut out = vec![0u8; elements * float.size()];
+    let mut out = zeroed::<u8>(elements.saturating_mul(float.size()))?;
     let blocks_per_task = ELEMENTS_PER_TASK.div_ceil(block_size);
     out.par_chunks_mut(blocks_per_task * block_bytes)
         .zip(indices.par_chunks(blocks_per_task))

@@ -22,6 +22,7 @@ pub mod error;
 pub mod float;
 pub mod layout;
 pub mod limits;
+mod memory;
 pub mod monitor;
 pub mod motifs;
 pub mod nearest;

@@ -7,14 +7,17 @@
 use std::time::{Duration, Instant};
 
 use momos_core::codec::entropy::prefix_code::{PrefixCode, code_lengths, length_counts};
+use momos_core::codec::exact::fields::{self, Kind};
 use momos_core::codec::exact::floats;
 use momos_core::codec::grid::geometry::Geometry;
+use momos_core::codec::grid::importance::Importance;
 use momos_core::codec::grid::stream as grid;
 use momos_core::codec::index::indices;
 use momos_core::codec::index::paths::{self, Effort};
 use momos_core::codec::motifs::tree::MotifTree;
 use momos_core::codec::motifs::{coder, table};
 use momos_core::float::FloatType;
+use momos_core::simd::Available;
 use momos_core::{Error, Monitor};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -210,6 +213,35 @@ fn floats_survive() {
 }
 
 #[test]
+fn fields_survive() {
+    fuzz(7, |random| {
+        let size = 1 << random.below(4);
+        // Many symbols have more states than few.
+        let elements = if random.below(4) == 0 {
+            4096 + random.below(5000)
+        } else {
+            random.below(500)
+        };
+        let mask = [0x00, 0x18, 0x3f, 0xff][random.below(4)];
+        let data: Vec<u8> = (0..elements * size)
+            .map(|_| (random.next() as u8 & random.next() as u8) & mask)
+            .collect();
+        let kind = [Kind::Float, Kind::Integer][random.below(2)];
+        let stream = fields::encode(&data, size, kind, &Monitor::new()).unwrap();
+        for _ in 0..8 {
+            let (mutated, elements) = (random.mutate(&stream), announced(random, elements));
+            let results = Available::all().iter().map(|&isa| {
+                let mut out = vec![0; elements * size];
+                let result = fields::decode(isa, &mutated, size, &mut out, &Monitor::new());
+                result.map(|()| out).map_err(|error| error.kind())
+            });
+            let results: Vec<_> = results.collect();
+            assert!(results.iter().all(|result| *result == results[0]));
+        }
+    });
+}
+
+#[test]
 fn grids_survive() {
     fuzz(6, |random| {
         let (rows, columns) = (1 + random.below(40), 1 + random.below(40));
@@ -232,9 +264,11 @@ fn grids_survive() {
             state_bits: [0, 2, 6, 8][random.below(4)],
             step: [1e-3, 0.1, 2.0][random.below(3)],
             economy: 1.0,
+            own_steps: true,
         };
         let monitor = Monitor::new();
-        let multiples = grid::quantise(&values, None, &options, &monitor).unwrap();
+        let multiples =
+            grid::quantise(&values, None, &Importance::default(), &options, &monitor).unwrap();
         let stream = grid::encode(&multiples, &monitor).unwrap();
         for _ in 0..8 {
             let (mutated, elements) = (random.mutate(&stream), announced(random, elements));

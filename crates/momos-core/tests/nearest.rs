@@ -2,7 +2,8 @@
 
 use momos_core::motifs::SplitMix64;
 use momos_core::nearest::{
-    Isa, Kernel, Options, Searchable, nearest_motifs, nearest_motifs_with, plan,
+    Expected, Isa, Kernel, MotifSearch, Options, Searchable, largest_block, nearest_motifs,
+    nearest_motifs_with, plan,
 };
 use momos_core::{ErrorKind, Monitor};
 use proptest::prelude::*;
@@ -56,6 +57,62 @@ fn check<T: Searchable>(blocks: &[T], motifs: &[T], size: usize, what: &str) {
                 "{what} {name:?}"
             );
         }
+    }
+}
+
+/// Asserts that motifs that were added are found wherever they are nearer, and only there.
+fn check_added<T: Searchable>(blocks: &[T], motifs: &[T], size: usize, first: usize) {
+    let monitor = Monitor::new();
+    let before = by_definition(blocks, &motifs[..first * size], size);
+    let expected = Expected {
+        blocks: blocks.len() / size,
+        largest: largest_block(blocks, size).unwrap(),
+    };
+    // The scale must be that of all motifs.
+    let nearest = by_definition(blocks, motifs, size);
+    for kernel in Kernel::ALL
+        .into_iter()
+        .filter(|kernel| kernel.supports(size))
+    {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let options = Options {
+                kernel: Some(kernel),
+                isa: Some(isa),
+            };
+            let search =
+                MotifSearch::of_added(motifs, size, first, expected, options, &monitor).unwrap();
+            let (found, distances) = search
+                .nearest_with_added(blocks, Some(&before), &monitor)
+                .unwrap();
+            assert_eq!(found, nearest, "s={size}, {} {}", kernel.name(), isa.name());
+            assert_eq!(distances, search.distances(blocks, &found).unwrap());
+        }
+    }
+}
+
+#[test]
+fn added_motifs_are_compared_with_the_nearest_before() {
+    let mut random = Random::new(11);
+    for size in [1, 3, 4, 7, 20] {
+        let mut values = |count: usize, spread: f64| -> Vec<f32> {
+            let value = |random: &mut Random| spread * random.normal();
+            random.values(count * size, value)
+        };
+        let blocks = values(700, 1.0);
+        let mut motifs = values(60, 1.0);
+        // Some far from all blocks, some equal to earlier ones, some that are blocks.
+        motifs.extend(values(30, 100.0));
+        motifs.extend_from_within(..10 * size);
+        motifs.extend_from_slice(&blocks[..40 * size]);
+        for first in [1, 60, 90, 100, 130] {
+            check_added(&blocks, &motifs, size, first);
+        }
+        let wide = |values: &[f32]| values.iter().map(|&x| 1e200 * f64::from(x)).collect();
+        let (blocks, motifs): (Vec<f64>, Vec<f64>) = (wide(&blocks), wide(&motifs));
+        check_added(&blocks, &motifs, size, 60);
+        // None but equals of earlier ones.
+        let equal = [&motifs[..10 * size], &motifs[..5 * size]].concat();
+        check_added(&blocks, &equal, size, 10);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::arrays::{Bytes, Pair, Rows, contiguous, different_types, rows, sized,
 use crate::runtime::{invalid_argument, run, to_python_error};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<WeightedDraw>()?;
     module.add_class::<DistinctBlocks>()?;
     module.add_class::<Clusters>()?;
     module.add_class::<RepeatSampler>()?;
@@ -126,6 +127,51 @@ fn refine_pair<T: Searchable>(
     } = *pair;
     motifs::lloyd(blocks, motifs, block_size, iterations, fixed_zero, monitor)
 }
+
+/// Items drawn without replacement, with probabilities in proportion to their weights; at most
+/// `wanted`. Those of weight 0 are never drawn.
+///
+/// Item i has the key `-ln(u) / weight`, where u in (0, 1) follows from i, `seed` and `round`
+/// alone, and the smallest keys are drawn, the lowest index among equals.
+#[pyclass(module = "momos_rs._core")]
+struct WeightedDraw(motifs::WeightedDraw);
+
+#[pymethods]
+impl WeightedDraw {
+    #[new]
+    #[pyo3(signature = (wanted, seed, round))]
+    fn new(wanted: usize, seed: u64, round: u64) -> Self {
+        Self(motifs::WeightedDraw::new(wanted, seed, round))
+    }
+
+    /// Adds items, given the index of the first and the weight of each, (n,) float64.
+    #[pyo3(signature = (first, weights, *, threads=None))]
+    fn add(
+        &mut self,
+        py: Python<'_>,
+        first: u64,
+        weights: PyReadonlyArray1<'_, f64>,
+        threads: Option<usize>,
+    ) -> PyResult<()> {
+        let weights = weights
+            .as_slice()
+            .map_err(|_| invalid_argument("weights must be C-contiguous"))?;
+        let draw = &mut self.0;
+        run(py, threads, None, |monitor| {
+            draw.add(first, weights, monitor)
+        })
+    }
+
+    /// Keys (n,) float64 and indices (n,) uint64 of what is drawn, ascending by key and then by
+    /// index. That of several draws together is the smallest `wanted` of theirs.
+    #[getter]
+    fn drawn<'py>(&self, py: Python<'py>) -> Drawn<'py> {
+        let (keys, indices) = self.0.clone().finish();
+        (keys.into_pyarray(py), indices.into_pyarray(py))
+    }
+}
+
+type Drawn<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<u64>>);
 
 /// The different blocks among those that come one after another, told apart by bit pattern and
 /// numbered by first occurrence; at most `limit`. Blocks are float64 if `wide`, else float32.
@@ -382,7 +428,7 @@ impl RepeatSampler {
         let data = contiguous(&data)?;
         let sampler = &mut self.sampler;
         run(py, threads, None, |monitor| {
-            sampler.add(data, itemsize.max(1), monitor)
+            sampler.add(data, itemsize, monitor)
         })
     }
 

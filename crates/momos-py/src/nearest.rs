@@ -153,6 +153,108 @@ impl MotifSearch {
         }
     }
 
+    /// The motifs from number `first` on made ready, to be compared with the nearest of those
+    /// before them by `nearest_with_added`. Arguments as of the class.
+    #[staticmethod]
+    #[pyo3(signature = (motifs, first, *, blocks, largest, kernel=None, isa=None, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "those of the class and one more")]
+    fn of_added(
+        py: Python<'_>,
+        motifs: &Bound<'_, PyAny>,
+        first: usize,
+        blocks: usize,
+        largest: f64,
+        kernel: Option<&str>,
+        isa: Option<&str>,
+        threads: Option<usize>,
+    ) -> PyResult<Self> {
+        let options = Options {
+            kernel: kernel.map(kernel_named).transpose()?,
+            isa: isa.map(isa_named).transpose()?,
+        };
+        let expected = Expected { blocks, largest };
+        match Rows::of("motifs", motifs)? {
+            Rows::Narrow(motifs) => {
+                let (size, motifs) = (motifs.shape()[1], values("motifs", &motifs)?.to_vec());
+                let prepare = |monitor: &Monitor| {
+                    nearest::MotifSearch::of_added(motifs, size, first, expected, options, monitor)
+                };
+                Ok(Self(AnySearch::Narrow(run(py, threads, None, prepare)?)))
+            }
+            Rows::Wide(motifs) => {
+                let (size, motifs) = (motifs.shape()[1], values("motifs", &motifs)?.to_vec());
+                let prepare = |monitor: &Monitor| {
+                    nearest::MotifSearch::of_added(motifs, size, first, expected, options, monitor)
+                };
+                Ok(Self(AnySearch::Wide(run(py, threads, None, prepare)?)))
+            }
+        }
+    }
+
+    /// Index of the nearest motif of every block, (m,) uint32, and their squared distance, (m,)
+    /// float64, scaled by a power of two that depends on `largest` alone.
+    ///
+    /// `previous` (m,) uint32 are the nearest of the motifs before those of `of_added`.
+    #[pyo3(signature = (blocks, *, previous=None, threads=None, progress=None))]
+    fn nearest_with_added<'py>(
+        &self,
+        py: Python<'py>,
+        blocks: &Bound<'py, PyAny>,
+        previous: Option<PyReadonlyArray1<'py, u32>>,
+        threads: Option<usize>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<WithDistances<'py>> {
+        let previous = previous.as_ref().map(|previous| {
+            previous
+                .as_slice()
+                .map_err(|_| invalid_argument("previous must be C-contiguous"))
+        });
+        let previous = previous.transpose()?;
+        let (nearest, distances) = match (Rows::of("blocks", blocks)?, &self.0) {
+            (Rows::Narrow(blocks), AnySearch::Narrow(search)) => {
+                let blocks = sized(&blocks, search.block_size())?;
+                run(py, threads, progress, |monitor| {
+                    search.nearest_with_added(blocks, previous, monitor)
+                })?
+            }
+            (Rows::Wide(blocks), AnySearch::Wide(search)) => {
+                let blocks = sized(&blocks, search.block_size())?;
+                run(py, threads, progress, |monitor| {
+                    search.nearest_with_added(blocks, previous, monitor)
+                })?
+            }
+            _ => return Err(different_types()),
+        };
+        Ok((nearest.into_pyarray(py), distances.into_pyarray(py)))
+    }
+
+    /// Squared distances of blocks (m, s) to the motifs of the given indices (m,), (m,) float64,
+    /// scaled as by `nearest_with_added`.
+    #[pyo3(signature = (blocks, indices, *, threads=None))]
+    fn distances<'py>(
+        &self,
+        py: Python<'py>,
+        blocks: &Bound<'py, PyAny>,
+        indices: PyReadonlyArray1<'py, u32>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let indices = indices
+            .as_slice()
+            .map_err(|_| invalid_argument("indices must be C-contiguous"))?;
+        let distances = match (Rows::of("blocks", blocks)?, &self.0) {
+            (Rows::Narrow(blocks), AnySearch::Narrow(search)) => {
+                let blocks = sized(&blocks, search.block_size())?;
+                run(py, threads, None, |_| search.distances(blocks, indices))?
+            }
+            (Rows::Wide(blocks), AnySearch::Wide(search)) => {
+                let blocks = sized(&blocks, search.block_size())?;
+                run(py, threads, None, |_| search.distances(blocks, indices))?
+            }
+            _ => return Err(different_types()),
+        };
+        Ok(distances.into_pyarray(py))
+    }
+
     /// Name of the kernel: the cost model's choice or, once blocks were searched, what was faster
     /// in a trial.
     #[getter]
@@ -209,6 +311,9 @@ impl MotifSearch {
         Ok(found.into_pyarray(py))
     }
 }
+
+/// Nearest motifs and their squared distances.
+type WithDistances<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f64>>);
 
 impl MotifSearch {
     fn plan(&self) -> nearest::Plan {

@@ -1,12 +1,11 @@
 //! How a heavy call runs: outside the interpreter, watched for Ctrl-C, its errors mapped.
 
-use std::collections::HashMap;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use momos_core::{Error, ErrorKind, Monitor};
-use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError};
 use pyo3::prelude::*;
 use rayon::ThreadPool;
 
@@ -21,6 +20,9 @@ mod errors {
 /// How often a running computation's watcher looks for signals and reports progress.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Pools that are kept; beyond that, those asked for longest ago end with their work.
+const POOLS_KEPT: usize = 4;
+
 /// The core's error as the Python exception of the same kind.
 pub fn to_python_error(error: Error) -> PyErr {
     let message = error.message().to_owned();
@@ -30,6 +32,7 @@ pub fn to_python_error(error: Error) -> PyErr {
         ErrorKind::UnsupportedVersion => errors::UnsupportedVersionError::new_err(message),
         ErrorKind::InvalidArgument => errors::InvalidArgumentError::new_err(message),
         ErrorKind::Interrupted => PyKeyboardInterrupt::new_err(message),
+        ErrorKind::OutOfMemory => PyMemoryError::new_err(message),
         _ => errors::MomosError::new_err(message),
     }
 }
@@ -39,20 +42,21 @@ pub fn invalid_argument(message: impl Into<String>) -> PyErr {
     to_python_error(Error::invalid_argument(message))
 }
 
-/// The pool of that many threads, of all cores by default; each is started once and kept.
+/// The pool of that many threads, of all cores by default; the last [`POOLS_KEPT`] are kept.
 ///
 /// Threads do not survive a fork, so a forked process gets pools of its own instead of waiting for
 /// those of its parent.
 fn pool_of(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
-    type Pools = HashMap<(u32, Option<usize>), Arc<ThreadPool>>;
-    static POOLS: LazyLock<Mutex<Pools>> = LazyLock::new(Mutex::default);
+    type Pools = Vec<((u32, Option<usize>), Arc<ThreadPool>)>;
+    static POOLS: Mutex<Pools> = Mutex::new(Vec::new());
     if threads == Some(0) {
         return Err(invalid_argument("threads must be at least 1"));
     }
     let key = (std::process::id(), threads);
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = pools.get(&key) {
-        return Ok(Arc::clone(pool));
+    if let Some(place) = pools.iter().position(|(each, _)| *each == key) {
+        pools[place..].rotate_left(1); // the one asked for last comes last
+        return Ok(Arc::clone(&pools[pools.len() - 1].1));
     }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0)) // 0 is rayon's own choice
@@ -61,7 +65,15 @@ fn pool_of(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
             let count = threads.map_or_else(|| "the".to_owned(), |count| count.to_string());
             invalid_argument(format!("cannot start {count} threads: {error}"))
         })?;
-    Ok(Arc::clone(pools.entry(key).or_insert(Arc::new(pool))))
+    let pool = Arc::new(pool);
+    pools.push((key, Arc::clone(&pool)));
+    if pools.len() > POOLS_KEPT {
+        let (owner, oldest) = pools.remove(0);
+        if owner.0 != key.0 {
+            std::mem::forget(oldest); // its threads are those of the parent process
+        }
+    }
+    Ok(pool)
 }
 
 /// Runs `work` on threads of its own without the interpreter lock; meanwhile this thread handles

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -20,7 +20,15 @@ from momos_rs import _core
 from momos_rs.checkpoint.model import Entry
 from momos_rs.dtypes import DTYPES, MOSAIC_DTYPES
 from momos_rs.errors import CorruptionError, UnsupportedVersionError
-from momos_rs.limits import MAX_DOCUMENT_BYTES, MAX_EXPANSION, MAX_FREE_BYTES, MAX_RANK
+from momos_rs.limits import (
+    DOCUMENT_EXPANSION,
+    FREE_DOCUMENT_BYTES,
+    MAX_CODE_LENGTHS,
+    MAX_DOCUMENT_BYTES,
+    MAX_EXPANSION,
+    MAX_FREE_BYTES,
+    MAX_RANK,
+)
 
 __all__ = [
     "DOCUMENT_SECTION",
@@ -36,12 +44,13 @@ __all__ = [
     "encode_document",
 ]
 
-VERSION = (1, 0)
+VERSION = (1, 1)
 """Version of the format this package writes. A reader accepts any minor of its major version,
 unless the archive requires a feature it does not know."""
 
-FEATURES: frozenset[str] = frozenset()
-"""Features beyond version 1.0 that this reader knows."""
+FEATURES: Mapping[str, tuple[int, int]] = {"grid_steps": (1, 1)}
+"""Features beyond version 1.0 that this reader knows, and the version that brought them.
+``grid_steps``: rows and columns of tensors on grids may have steps of their own."""
 
 DOCUMENT_SECTION = "document"
 MOTIFS_SECTION = "motifs"
@@ -131,11 +140,14 @@ class BaseRecord:
         dtype: Its element type.
         elements: Number of elements.
         copy_of: The earlier base that it equals, if it is stored as a copy.
+        error: Relative error of what is stored, ``||w - w'||^2 / ||w||^2``, rounded up; None if it
+            is exact or not known.
     """
 
     dtype: str
     elements: int
     copy_of: int | None = None
+    error: float | None = None
 
     @property
     def nbytes(self) -> int:
@@ -153,10 +165,15 @@ class Document:
         streams: Where the bytes are.
         mosaic: The mosaic of free motifs, or None if there is none.
         grid: What is said of tensors on grids, or None if there are none.
+        header: The JSON of the header of the safetensors file that the tensors came from, if all
+            of them are exact and the file cannot be made again without it; else empty.
         writer: Name and version of the program that wrote it.
         metadata: The string metadata of the source.
         source: Name and format of the source, what was left out of it, and the like; for people.
         version: Version of the format.
+        grid: What is said of tensors on grids, or None if there are none.
+        versions: What the source says of its modules, by their names.
+        requires: Features that a reader must know.
     """
 
     entries: tuple[Entry, ...]
@@ -168,6 +185,9 @@ class Document:
     source: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
     grid: GridRecord | None = None
+    versions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    header: str = ""
 
     @cached_property
     def stream_of(self) -> Mapping[int, int]:
@@ -189,7 +209,7 @@ def encode_document(document: Document) -> bytes:
     """The document as compressed JSON."""
     mosaic = document.mosaic
     record: dict[str, Any] = {
-        "requires": [],
+        "requires": list(document.requires),
         "writer": document.writer,
         "mosaic": None if mosaic is None else _encode_mosaic(mosaic),
         "grid": None if document.grid is None else dataclasses.asdict(document.grid),
@@ -207,8 +227,25 @@ def encode_document(document: Document) -> bytes:
         "metadata": dict(document.metadata),
         "source": dict(document.source),
     }
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(text.encode())
+    if document.versions:
+        record["modules"] = {name: dict(each) for name, each in document.versions.items()}
+    if document.header:
+        record["header"] = document.header
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(_to_json(record))
+
+
+def _to_json(record: Mapping[str, Any]) -> bytes:
+    """JSON in UTF-8; only where a name holds half a surrogate pair, which UTF-8 does not have, with
+    everything beyond ASCII escaped."""
+
+    def dump(*, ascii_only: bool) -> bytes:
+        text = json.dumps(record, separators=(",", ":"), ensure_ascii=ascii_only, allow_nan=False)
+        return text.encode()
+
+    try:
+        return dump(ascii_only=False)
+    except UnicodeEncodeError:
+        return dump(ascii_only=True)
 
 
 def _encode_mosaic(mosaic: MosaicRecord) -> dict[str, Any]:
@@ -232,6 +269,8 @@ def _encode_base(base: BaseRecord) -> dict[str, Any]:
     record: dict[str, Any] = {"dtype": base.dtype, "elements": base.elements}
     if base.copy_of is not None:
         record["of"] = base.copy_of
+    if base.error is not None:
+        record["error"] = base.error
     return record
 
 
@@ -295,8 +334,9 @@ def decode_document(
 def _decompress(data: bytes, decoder: _Decoder) -> bytes:
     try:
         size = zstandard.get_frame_parameters(data).content_size
-        if size > MAX_DOCUMENT_BYTES:
-            raise decoder.fail(f"it announces {size} bytes, over the {MAX_DOCUMENT_BYTES} allowed")
+        limit = min(MAX_DOCUMENT_BYTES, FREE_DOCUMENT_BYTES + DOCUMENT_EXPANSION * len(data))
+        if size > limit:
+            raise decoder.fail(f"it announces {size} bytes, over the {limit} allowed")
         text: bytes = zstandard.ZstdDecompressor().decompress(
             data, max_output_size=size, allow_extra_data=False
         )
@@ -339,10 +379,13 @@ class _Decoder:
         return tuple(values)
 
     def document(self, record: object, version: tuple[int, int]) -> Document:
-        for feature in self.field(record, "requires", list):
+        requires = self.field(record, "requires", list)
+        for feature in requires:
+            if not isinstance(feature, str):
+                raise self.fail("'requires' holds something that is not text")
             if feature not in FEATURES:
                 raise UnsupportedVersionError(
-                    f"{self.source} needs the feature {feature!r}, which this version of momos "
+                    f"{self.source} needs the feature {feature!r:.100}, which this momos "
                     "does not have (upgrade momos_rs to read it)"
                 )
         mosaic = record["mosaic"] if isinstance(record, dict) and "mosaic" in record else {}
@@ -364,6 +407,11 @@ class _Decoder:
             source=self.field(record, "source", dict),
             version=version,
             grid=None if grid is None else self.grid(grid),
+            versions=self.versions(record),
+            requires=tuple(requires),
+            header=self.field(record, "header", str)
+            if isinstance(record, dict) and "header" in record
+            else "",
         )
         if not all(isinstance(value, str) for value in result.metadata.values()):
             raise self.fail("'metadata' holds something that is not text")
@@ -372,6 +420,17 @@ class _Decoder:
         if bool(result.members("grid")) != (grid is not None):
             raise self.fail("there is a grid without tensors, or there are tensors without a grid")
         return result
+
+    def versions(self, record: object) -> dict[str, dict[str, Any]]:
+        if not isinstance(record, dict) or "modules" not in record:
+            return {}
+        versions: dict[str, dict[str, Any]] = self.field(record, "modules", dict)
+        for said in versions.values():
+            if not isinstance(said, dict) or any(
+                isinstance(value, (dict, list)) for value in said.values()
+            ):
+                raise self.fail("'modules' holds something else than what is said of modules")
+        return versions
 
     def base(self, record: object) -> BaseRecord:
         name = self.field(record, "dtype", str)
@@ -382,8 +441,19 @@ class _Decoder:
             )
         is_copy = isinstance(record, dict) and "of" in record
         return BaseRecord(
-            name, self.count(record, "elements"), self.count(record, "of") if is_copy else None
+            name,
+            self.count(record, "elements"),
+            self.count(record, "of") if is_copy else None,
+            self.error(record),
         )
+
+    def error(self, record: object) -> float | None:
+        if not isinstance(record, dict) or "error" not in record:
+            return None
+        error = record["error"]
+        if type(error) not in (int, float) or not 0 <= error < math.inf:
+            raise self.fail("'error' is no error")
+        return float(error)
 
     def stream(self, record: object, bases: tuple[BaseRecord, ...]) -> StreamRecord:
         kind = self.field(record, "kind", str)
@@ -426,7 +496,10 @@ class _Decoder:
                 raise self.fail(f"base {index} cannot be a copy of base {base.copy_of}")
 
     def check_size(self, bases: tuple[BaseRecord, ...]) -> None:
-        total = sum(base.nbytes for base in bases)
+        self.check_total(base.nbytes for base in bases)
+
+    def check_total(self, sizes: Iterable[int]) -> None:
+        total = sum(sizes)
         limit = self.max_bytes
         if limit is None:
             limit = MAX_FREE_BYTES + MAX_EXPANSION * self.file_size
@@ -451,6 +524,8 @@ class _Decoder:
                 "not know"
             )
         lengths = self.counts(record, "code_lengths") if index == "prefix" else ()
+        if len(lengths) > MAX_CODE_LENGTHS:
+            raise self.fail(f"a code of {len(lengths) - 1} bits")
         if index == "prefix" and motifs != sum(lengths):
             raise self.fail(f"{motifs} motifs have {sum(lengths)} codes")
         if motifs * block_size * DTYPES[name].itemsize > MAX_EXPANSION * self.file_size:
@@ -491,6 +566,11 @@ class _Decoder:
             raise self.fail("two tensors have one name")
         if {entry.base for entry in entries} != set(range(len(bases))):
             raise self.fail("a base belongs to no tensor")
+        self.check_total(
+            max(bases[entry.base].nbytes, entry.numel * DTYPES[bases[entry.base].dtype].itemsize)
+            for entry in entries
+            if entry.strides is not None  # which may show an element any number of times
+        )
         return entries
 
     def entry(self, record: object, bases: tuple[BaseRecord, ...]) -> Entry:
@@ -498,7 +578,7 @@ class _Decoder:
         shape = self.counts(record, "shape")
         base = self.count(record, "base")
         if base >= len(bases) or len(shape) > MAX_RANK:
-            raise self.fail(f"tensor {name!r} cannot be")
+            raise self.fail(f"tensor {name!r:.200} cannot be")
         elements = bases[base].elements
         strides = None
         offset = 0
@@ -506,9 +586,9 @@ class _Decoder:
             offset, strides = self.count(record, "offset"), self.counts(record, "strides")
             reach = sum((size - 1) * step for size, step in zip(shape, strides, strict=False))
             if len(strides) != len(shape) or (0 not in shape and offset + reach >= elements):
-                raise self.fail(f"tensor {name!r} reaches beyond its base")
+                raise self.fail(f"tensor {name!r:.200} reaches beyond its base")
         elif math.prod(shape) != elements:
-            raise self.fail(f"tensor {name!r} has not the size of its base")
+            raise self.fail(f"tensor {name!r:.200} has not the size of its base")
         return Entry(name, shape, base, offset, strides)
 
 

@@ -51,7 +51,7 @@ def encode_motifs(
         stream = _core.encode_motifs(table, block_size, name, motifs, step=step)
         if stream.size <= table.size:
             return stream.tobytes()
-    return encode_stream(regrouped, 1, floating=False)
+    return encode_stream(regrouped, 1, floating=False, general=True)
 
 
 def decode_motifs(stream: Bytes, block_size: int, name: str, motifs: int) -> Bytes:

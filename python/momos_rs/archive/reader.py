@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from momos_rs import _core
 from momos_rs.checkpoint.mapped_file import MappedFile
 from momos_rs.checkpoint.model import Base, Checkpoint, Entry
-from momos_rs.checkpoint.safetensors_layout import Header, parse_header
+from momos_rs.checkpoint.safetensors_layout import Header, head_bytes, parse_header
 from momos_rs.dtypes import dtype
 from momos_rs.errors import CorruptionError, InsufficientDataError, MomosError
 from momos_rs.limits import ELEMENTS_PER_CHUNK
@@ -50,7 +50,7 @@ Code: TypeAlias = "_core.IndexCode | _core.MotifTree"
 
 CODECS: Mapping[Kind, Mapping[int, str]] = {
     "mosaic": {0: "fixed width", 1: "prefix code", 2: "contexts", 3: "mixing"},
-    "exact": {0: "stored", 1: "zstd", 2: "planes", 3: "rotated planes", 4: "floats"},
+    "exact": {0: "stored", 1: "zstd", 2: "planes", 3: "rotated planes", 4: "floats", 5: "fields"},
     "grid": {0: "grid"},
 }
 """Names of the codecs of streams by their first byte."""
@@ -114,17 +114,35 @@ class Archive(Mapping[str, "torch.Tensor"]):
         self.source = source
         self._data = data
         self._size = data.size if isinstance(data, MappedFile) else len(data)
-        self._header, version, document = _parse(self._at(0, self._size), source)
+        self._header, version, document = _parse(self._at, self._size, source)
         self._check_sections()
         self.document: Document = decode_document(
             document, version=version, source=source, file_size=self._size, max_bytes=max_bytes
         )
         self._starts = self._place_streams()
+        self._members = {
+            base: start
+            for stream in self.document.streams
+            if stream.kind == "exact"
+            for base, start in zip(stream.bases, self._starts_in(stream.bases), strict=True)
+        }
+        self._names: dict[int, tuple[str, int]] = {}
+        for entry in self.document.entries:
+            at = self.document.stream_of.get(entry.base, -1)
+            name, count = self._names.get(at, (entry.name, 0))
+            self._names[at] = name, count + 1
         self._read_group = lru_cache(GROUPS_KEPT)(self._decode_group)
         self._whole: set[int] = set()
         self._decoded_motifs: tuple[Motifs, Code] | None = None
         self._motifs_lock = threading.Lock()
         self._entries = {entry.name: entry for entry in self.document.entries}
+
+    def _starts_in(self, bases: Sequence[int]) -> Iterator[int]:
+        """Where each of some bases starts in the elements that they have together, in bytes."""
+        start = 0
+        for base in bases:
+            yield start
+            start += self.document.bases[base].nbytes
 
     def __enter__(self) -> Archive:
         return self
@@ -197,6 +215,8 @@ class Archive(Mapping[str, "torch.Tensor"]):
             format="momos",
             nbytes_on_disk=self._size,
             metadata=dict(self.document.metadata),
+            versions={name: dict(each) for name, each in self.document.versions.items()},
+            header=self.document.header.encode(),
         )
 
     def read_base(self, index: int, *, progress: Callable[[int], object] | None = None) -> Bytes:
@@ -213,8 +233,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
         if stream.kind == "exact":
             if len(stream.bases) == 1:
                 return self._decode_group(at)
-            earlier = stream.bases[: stream.bases.index(index)]
-            start = sum(self.document.bases[each].nbytes for each in earlier)
+            start = self._members[index]
             return self._read_group(at)[start : start + base.nbytes]
         if stream.kind == "grid":
             with self._naming(self._stream_name(at)):
@@ -351,7 +370,7 @@ class Archive(Mapping[str, "torch.Tensor"]):
     def _at(self, start: int, nbytes: int) -> Bytes:
         """Some bytes of the archive."""
         if isinstance(self._data, MappedFile):
-            return self._data.read(start, nbytes)
+            return self._data.read(start, nbytes, mapped=True)
         return np.frombuffer(self._data, np.uint8, nbytes, start)
 
     def _check_digest(self, start: int, nbytes: int, digest: str) -> None:
@@ -364,10 +383,10 @@ class Archive(Mapping[str, "torch.Tensor"]):
 
     def _stream_name(self, at: int) -> str:
         """The section of a stream, and a tensor in it."""
-        stream = self.document.streams[at]
-        names = [entry.name for entry in self.document.entries if entry.base in stream.bases]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"section {SECTIONS[stream.kind]!r}, {names[0]!r}{more}"
+        kind = self.document.streams[at].kind
+        name, count = self._names.get(at, ("", 0))
+        more = f" and {count - 1} more" if count > 1 else ""
+        return f"section {SECTIONS[kind]!r}, {name!r:.200}{more}"
 
     @contextlib.contextmanager
     def _naming(self, part: str) -> Iterator[None]:
@@ -410,9 +429,12 @@ class Archive(Mapping[str, "torch.Tensor"]):
         return tuple(starts)
 
 
-def _parse(data: Bytes, source: str) -> tuple[Header, tuple[int, int], bytes]:
+def _parse(
+    at: Callable[[int, int], Bytes], size: int, source: str
+) -> tuple[Header, tuple[int, int], bytes]:
     """The header, the version and the document; checks the digest of header and document."""
-    header = parse_header(data.data, source=source)
+    head = head_bytes(at(0, min(8, size)).tobytes(), size)
+    header = parse_header(at(0, head).data, source=source, size=size)
     if VERSION_KEY not in header.metadata:
         raise CorruptionError(f"{source} is not a .momos archive: it is a plain safetensors file")
     version = check_version(header.metadata[VERSION_KEY], source)
@@ -420,7 +442,7 @@ def _parse(data: Bytes, source: str) -> tuple[Header, tuple[int, int], bytes]:
     if document is None or document.start != 0:
         raise CorruptionError(f"{source}: section {DOCUMENT_SECTION!r} is missing")
     digest = header.metadata.get(DIGEST_KEY, "").encode()
-    raw = data[: header.data_start + document.nbytes].tobytes()
+    raw = at(0, header.data_start + document.nbytes).tobytes()
     blank = raw.replace(digest, NO_DIGEST.encode(), 1) if len(digest) == len(NO_DIGEST) else raw
     if section_digest(np.frombuffer(blank, np.uint8)).encode() != digest:
         raise CorruptionError(f"{source}: the header does not match its digest: it is damaged")

@@ -10,6 +10,7 @@ id    codec               what follows
 2     planes              chunks of byte planes
 3     rotated planes      chunks of byte planes of elements rotated left by one bit
 4     floats              chunks of elements whose exponents are modelled
+5     fields              chunks of elements cut into fields of static codes
 ====  ==================  ==========================================================
 
 Chunks are independent (zstd frames for codecs 1 to 3), preceded by the lengths of all but the last
@@ -44,13 +45,20 @@ __all__ = [
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
-_STORED, _ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS = range(5)
+_STORED, _ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS, _FIELDS = range(6)
 STORED_HEAD = bytes([_STORED])
 """What a stream begins with that holds the bytes as they are."""
 
-_FLOAT_SIZES = (1, 2, 4, 8)
+_MODELLED_SIZES = (1, 2, 4, 8)
 _LEVEL = 9
 """Beyond this level noise-like mantissas cost time and gain nothing."""
+
+_QUICK_LEVEL = 1
+"""A level that tells whether there is anything for zstd to find."""
+
+_FEW_ELEMENTS = 1 << 14
+"""Of so many elements the adaptive models, which begin without tables, may take fewer bytes, and
+their speed does not matter."""
 
 _TRIAL_ELEMENTS = 1 << 16
 """Elements, from the middle of a tensor, on which codecs compete."""
@@ -62,6 +70,7 @@ def encode_stream(
     *,
     floating: bool,
     effort: defaults.Effort = defaults.EFFORT,
+    general: bool = False,
 ) -> bytes:
     """The shortest of the codecs, by a trial on a part of the data.
 
@@ -69,15 +78,20 @@ def encode_stream(
         data: Little-endian elements, uint8.
         itemsize: Bytes per element.
         floating: Whether the elements are floating numbers.
-        effort: How much time coding may take; ``"fast"`` uses no models.
+        effort: How much time coding may take; only ``"best"`` lets adaptive models code more than
+            a few elements.
+        general: Whether only a general compressor may code them, as the motifs' bytes, which are
+            regrouped already.
 
     Returns:
         The stream, never more than one byte longer than the data.
     """
     first, stop = trial_elements(data.size // itemsize)
     trial = data[first * itemsize : stop * itemsize]
-    codec = choose_codec(trial, itemsize, floating=floating, effort=effort)
-    chunks = encode_chunks(data, itemsize, codec)
+    codec = _ZSTD
+    if not general:
+        codec = choose_codec(trial, itemsize, floating=floating, effort=effort)
+    chunks = encode_chunks(data, itemsize, codec, floating=floating)
     lengths = b"".join(len(chunk).to_bytes(8, "little") for chunk in chunks[:-1])
     if len(lengths) + sum(map(len, chunks)) >= data.size:
         return STORED_HEAD + data.tobytes()
@@ -98,19 +112,33 @@ def choose_codec(trial: Bytes, itemsize: int, *, floating: bool, effort: default
         candidates.append(_PLANES)
         if floating:
             candidates.append(_ROTATED_PLANES)
-    if floating and effort != "fast" and itemsize in _FLOAT_SIZES:
-        candidates.append(_FLOATS)
+
+    def size(codec: int) -> int:
+        return len(_encode_chunk(trial, itemsize, codec, floating))
+
+    if itemsize in _MODELLED_SIZES:
+        # Most tensors hold no repeats, and then zstd need not be tried at length.
+        quick = min(len(_compress(_prepare(trial, itemsize, c), _QUICK_LEVEL)) for c in candidates)
+        if size(_FIELDS) < quick:
+            candidates = []
+        candidates.append(_FIELDS)
+        if floating and (effort == "best" or trial.size <= _FEW_ELEMENTS * itemsize):
+            candidates.append(_FLOATS)
     if len(candidates) == 1:
         return candidates[0]
-    return min(candidates, key=lambda each: len(_encode_chunk(trial, itemsize, each)))
+    return min(candidates, key=size)
 
 
-def encode_chunks(data: Bytes, itemsize: int, codec: int) -> list[bytes]:
+def encode_chunks(data: Bytes, itemsize: int, codec: int, *, floating: bool) -> list[bytes]:
     """The chunks of elements; all of them, or a piece of whole chunks."""
+
+    def encode(chunk: Bytes) -> bytes:
+        return _encode_chunk(chunk, itemsize, codec, floating)
+
+    if data.size <= ELEMENTS_PER_CHUNK * itemsize:
+        return [encode(chunk) for chunk in _chunks(data, itemsize)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(
-            pool.map(lambda chunk: _encode_chunk(chunk, itemsize, codec), _chunks(data, itemsize))
-        )
+        return list(pool.map(encode, _chunks(data, itemsize)))
 
 
 def decode_stream(
@@ -145,11 +173,11 @@ def decode_stream(
         if payload.size != nbytes:
             raise _wrong_length(payload.size, nbytes)
         return payload[first:last]
-    if codec not in (_ZSTD, _PLANES, _ROTATED_PLANES, _FLOATS):
+    if codec > _FIELDS:
         raise UnsupportedVersionError(f"stream codec {codec} is not known to this version")
     step = ELEMENTS_PER_CHUNK * itemsize
     sizes = [min(step, nbytes - start) for start in range(0, nbytes, step)]
-    if len(sizes) == 1:
+    if len(sizes) == 1 and codec != _FIELDS:
         return _decode_chunk(payload, sizes[0], itemsize, codec)[first:last]
     pieces = _split(payload, len(sizes))
     wanted = range(first // step, min(-(-last // step), len(sizes)))
@@ -157,10 +185,16 @@ def decode_stream(
 
     def place(number: int) -> None:
         start = (number - wanted.start) * step
-        out[start : start + sizes[number]] = _decode_chunk(
-            pieces[number], sizes[number], itemsize, codec
-        )
+        target = out[start : start + sizes[number]]
+        if codec == _FIELDS:
+            _core.decode_fields(pieces[number], itemsize, target)
+        else:
+            target[:] = _decode_chunk(pieces[number], sizes[number], itemsize, codec)
 
+    if len(wanted) <= 1:
+        for number in wanted:
+            place(number)
+        return out[first - wanted.start * step : last - wanted.start * step]
     with _pool(threads) as pool:
         for _ in pool.map(place, wanted):
             pass
@@ -183,16 +217,23 @@ def _chunks(data: Bytes, itemsize: int) -> Iterator[Bytes]:
         yield data[start : start + step]
 
 
-def _encode_chunk(chunk: Bytes, itemsize: int, codec: int) -> bytes:
+def _encode_chunk(chunk: Bytes, itemsize: int, codec: int, floating: bool) -> bytes:
+    if codec == _FIELDS:
+        return _core.encode_fields(chunk, itemsize, floating).tobytes()
     if codec == _FLOATS:
         return _encode_floats(chunk, itemsize)
-    if codec != _ZSTD:
-        chunk = _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
-    return _compress(chunk)
+    return _compress(_prepare(chunk, itemsize, codec))
 
 
-def _compress(data: Bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(np.ascontiguousarray(data).data)
+def _prepare(chunk: Bytes, itemsize: int, codec: int) -> Bytes:
+    """What a codec gives zstd."""
+    if codec == _ZSTD:
+        return chunk
+    return _core.split_planes(chunk, itemsize, codec == _ROTATED_PLANES)
+
+
+def _compress(data: Bytes, level: int = _LEVEL) -> bytes:
+    return zstandard.ZstdCompressor(level=level).compress(np.ascontiguousarray(data).data)
 
 
 def _decode_chunk(chunk: Bytes, nbytes: int, itemsize: int, codec: int) -> Bytes:

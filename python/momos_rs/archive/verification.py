@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,10 +28,18 @@ from momos_rs.runtime.ordered_map import map_ahead
 from momos_rs.runtime.progress import Progress, counted
 from momos_rs.runtime.resources import Resources
 
+from .document import BaseRecord
 from .parts import PIECES_DECODED
 from .reader import Archive, open_archive
 
-__all__ = ["TensorVerification", "VerifyReport", "verify_file"]
+__all__ = ["UNKNOWN_ERROR", "TensorVerification", "VerifyReport", "verify_file"]
+
+LARGEST_RATIO = 1e300
+"""Stands for the relative error of zeros that decode to something else."""
+
+UNKNOWN_ERROR = 1.0
+"""Largest relative error that passes where the archive does not say what it was: what the zero
+tensor would have. A model that has nothing to do with the archive is beyond it."""
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -62,7 +72,10 @@ class VerifyReport(Record):
         codecs: Number of tensors by how they are stored and by which codec.
         against: Path of the model, or None.
         comparison: One entry per tensor, if there is a model.
-        matches: Whether the model has the same tensors, apart from errors of the mosaic.
+        matches: Whether the model has the same tensors, up to the errors of the mosaic.
+        errors_known: Whether the archive says how far its tensors are from the model's; those from
+            before version 1.1 of the format do not, and any relative error up to
+            :data:`UNKNOWN_ERROR` passes.
         seconds: Seconds it took.
     """
 
@@ -73,6 +86,7 @@ class VerifyReport(Record):
     against: str | None
     comparison: tuple[TensorVerification, ...]
     matches: bool
+    errors_known: bool
     seconds: float
 
 
@@ -117,6 +131,8 @@ def verify_file(
             _decode(archive.checkpoint(), shares, progress)
         else:
             comparison = _Comparison(archive, model, shares).run(progress)
+        bases = enumerate(archive.document.bases)
+        lossy = [base for index, base in bases if _is_mosaic(archive, index)]
         return VerifyReport(
             archive=str(source),
             tensors=len(archive),
@@ -125,6 +141,7 @@ def verify_file(
             against=None if against is None else str(against),
             comparison=comparison,
             matches=not any(each.problem for each in comparison),
+            errors_known=all(_recorded(archive, base) is not None for base in lossy),
             seconds=time.perf_counter() - start,
         )
 
@@ -146,7 +163,11 @@ def _share_out(
         if each is not None:  # views that skip elements are compared as a whole
             views = ((entry, each.bases[entry.base]) for entry in each.entries)
             once += max(
-                (4 * base.nbytes for entry, base in views if contiguous_range(entry, base) is None),
+                (
+                    4 * max(base.nbytes, entry.numel * dtype(base.dtype).itemsize)
+                    for entry, base in views
+                    if contiguous_range(entry, base) is None
+                ),
                 default=0,
             )
     pieces = PIECES_DECODED + (0 if model is None else 2)
@@ -166,6 +187,26 @@ def _decode(unpacked: Checkpoint, shares: Shares, progress: Progress | None) -> 
             pass
 
 
+def _recorded(archive: Archive, base: BaseRecord) -> float | None:
+    """The relative error that the archive has noted for a base, or for the one it is a copy of."""
+    return (base if base.copy_of is None else archive.document.bases[base.copy_of]).error
+
+
+@dataclass
+class _Parts:
+    """What has been found of a base by tensors that are parts of it.
+
+    Attributes:
+        elements: Elements compared.
+        distortion: Sum of their squared differences.
+        energy: Sum of their squares.
+    """
+
+    elements: int = 0
+    distortion: float = 0.0
+    energy: float = 0.0
+
+
 class _Comparison:
     """Every tensor of an archive against the model's of the same name."""
 
@@ -178,6 +219,8 @@ class _Comparison:
         self._theirs = {entry.name: entry for entry in model.entries}
         self._done = 0
         self._report: Callable[[int], object] | None = None
+        self._lock = threading.Lock()
+        self._parts: defaultdict[int, _Parts] = defaultdict(_Parts)
 
     def run(self, progress: Progress | None) -> tuple[TensorVerification, ...]:
         """The results: names that only the model has, then the archive's in their order."""
@@ -194,7 +237,19 @@ class _Comparison:
             self._done += size
             if self._report:
                 self._report(self._done)
-        return tuple(results)
+        return (*results, *self._judge_parts())
+
+    def _judge_parts(self) -> Iterator[TensorVerification]:
+        """What is wrong with bases of which no tensor is the whole."""
+        names = {entry.base: name for name, entry in self._ours.items()}
+        for index, parts in self._parts.items():
+            base = self._archive.document.bases[index]
+            bound = _recorded(self._archive, base)
+            if bound is None or parts.elements != base.elements:
+                bound = UNKNOWN_ERROR
+            relative = _ratio(parts.distortion, parts.energy)
+            if relative > bound:
+                yield TensorVerification(names[index], False, relative, _beyond(relative, bound))
 
     def _compare(self, name: str) -> TensorVerification:
         if name not in self._theirs:
@@ -227,9 +282,19 @@ class _Comparison:
             return TensorVerification(name, False, None, "differs, though it is stored exactly")
         if not math.isfinite(difference["distortion"]):
             return TensorVerification(name, False, None, "holds NaN or Inf in the model")
-        energy = difference["sum_of_squares"]
-        relative = difference["distortion"] / energy if energy else 0.0
-        return TensorVerification(name, False, relative)
+        distortion, energy = difference["distortion"], difference["sum_of_squares"]
+        relative = _ratio(distortion, energy)
+        if ours.numel != base.numel:
+            with self._lock:
+                parts = self._parts[ours.base]
+                parts.elements += ours.numel
+                parts.distortion += distortion
+                parts.energy += energy
+            return TensorVerification(name, False, relative)
+        bound = _recorded(self._archive, self._archive.document.bases[ours.base])
+        bound = UNKNOWN_ERROR if bound is None else bound
+        problem = _beyond(relative, bound) if relative > bound else ""
+        return TensorVerification(name, False, relative, problem)
 
     def _pieces(
         self, ours: Entry, base: Base, theirs: Entry, other: Base
@@ -245,6 +310,16 @@ class _Comparison:
                 base.part(here[0] + start, here[0] + stop),
                 other.part(there[0] + start, there[0] + stop),
             )
+
+
+def _ratio(distortion: float, energy: float) -> float:
+    if energy:
+        return distortion / energy
+    return 0.0 if not distortion else LARGEST_RATIO
+
+
+def _beyond(relative: float, bound: float) -> str:
+    return f"has the relative error {relative:.4g}, but {bound:.4g} when it was packed"
 
 
 def _is_mosaic(archive: Archive, index: int) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +15,7 @@ import numpy.typing as npt
 
 from momos_rs import _core, defaults
 from momos_rs.checkpoint.model import Base, Checkpoint
+from momos_rs.checkpoint.safetensors_file import header_to_keep
 from momos_rs.checkpoint.safetensors_layout import encode_header
 from momos_rs.dtypes import dtype
 from momos_rs.limits import ELEMENTS_PER_CHUNK, GROUPED_BYTES
@@ -26,7 +29,6 @@ from .document import (
     DOCUMENT_SECTION,
     MOTIFS_SECTION,
     SECTIONS,
-    VERSION,
     BaseRecord,
     Document,
     GridRecord,
@@ -49,6 +51,8 @@ __all__ = [
     "summarise",
     "write_sections",
 ]
+
+_FOUR_DIGITS = Context(prec=4, rounding=ROUND_CEILING)
 
 VERSION_KEY = "momos"
 DIGEST_KEY = "momos.digest"
@@ -88,10 +92,12 @@ class GridSections:
     Attributes:
         streams: The stream of each base.
         record: What is said of all of them.
+        own_steps: Whether rows or columns of any of them have steps of their own.
     """
 
     streams: Mapping[int, npt.NDArray[np.uint8]]
     record: GridRecord
+    own_steps: bool = False
 
 
 def write_sections(
@@ -104,6 +110,7 @@ def write_sections(
     copies: Mapping[int, int],
     settings: Mapping[str, Any],
     grid: GridSections | None = None,
+    errors: Mapping[int, float] | None = None,
     effort: defaults.Effort = defaults.EFFORT,
     resources: Resources | None = None,
     progress: Progress | None = None,
@@ -121,6 +128,7 @@ def write_sections(
         copies: Bases that equal an earlier one, by which they are represented.
         settings: How the mosaic was made, for the document.
         grid: The bases that lie on grids.
+        errors: Relative errors of the bases that are not exact, for who compares them later.
         effort: How much time coding may take: ``"fast"``, ``"default"`` or ``"best"``.
         resources: What may be used. Of several processes, the first one writes the file.
         progress: Called while work goes on.
@@ -158,10 +166,13 @@ def write_sections(
         spool.join(team)
         summary = None
         if team.is_first:
+            requires = ("grid_steps",) if grid is not None and grid.own_steps else ()
             document = Document(
                 entries=checkpoint.entries,
                 bases=tuple(
-                    BaseRecord(base.dtype, base.numel, copies.get(index))
+                    BaseRecord(
+                        base.dtype, base.numel, copies.get(index), _rounded_up(errors, index)
+                    )
                     for index, base in enumerate(checkpoint.bases)
                 ),
                 streams=tuple(spool.streams),
@@ -170,11 +181,28 @@ def write_sections(
                 metadata=checkpoint.metadata,
                 source={"format": checkpoint.format, "left_out": list(checkpoint.left_out)},
                 grid=None if grid is None else grid.record,
+                versions=checkpoint.versions,
+                requires=requires,
+                header=_header(checkpoint, mosaic, grid),
             )
             summary = _finish(open_target, path, document, spool)
         summary = team.from_first(summary)
         assert summary is not None
         return summary
+
+
+def _rounded_up(errors: Mapping[int, float] | None, index: int) -> float | None:
+    """An error with four digits, never below what it is."""
+    error = None if errors is None else errors.get(index)
+    if error is None or not math.isfinite(error):
+        return None
+    return float(_FOUR_DIGITS.create_decimal(error))
+
+
+def _header(checkpoint: Checkpoint, mosaic: Mosaic | None, grid: GridSections | None) -> str:
+    """The header to write with tensors that are all exact; others are another file anyway."""
+    exact = grid is None and (mosaic is None or mosaic.exact)
+    return header_to_keep(checkpoint).decode() if exact else ""
 
 
 def _nbytes(checkpoint: Checkpoint, bases: Sequence[int]) -> int:
@@ -190,11 +218,11 @@ def _finish(
     """Writes what was spooled behind its header."""
     encoded = encode_document(document)
     sections = [(DOCUMENT_SECTION, len(encoded)), *spool.sizes.items()]
-    head = _head(encoded, sections)
+    head = _head(encoded, sections, document.version)
     # The writer refuses what the reader would.
     decode_document(
         encoded,
-        version=VERSION,
+        version=document.version,
         source=str(path or "the archive"),
         file_size=len(head) + sum(spool.sizes.values()),
         max_bytes=None,
@@ -412,12 +440,12 @@ def _row_lengths(checkpoint: Checkpoint) -> dict[int, int]:
 def _groups(checkpoint: Checkpoint, bases: Sequence[int]) -> list[list[int]]:
     """Bases that share a stream: small ones of one type."""
     groups: list[list[int]] = []
-    open_groups: dict[str, tuple[list[int], int]] = {}
+    open_groups: dict[str, tuple[list[int] | None, int]] = {}
     for index in bases:
         base = checkpoint.bases[index]
         nbytes = base.numel * dtype(base.dtype).itemsize
-        group, size = open_groups.get(base.dtype, ([], GROUPED_BYTES))
-        if size + nbytes > GROUPED_BYTES:
+        group, size = open_groups.get(base.dtype, (None, 0))
+        if group is None or size + nbytes > GROUPED_BYTES:
             group, size = [], 0
             groups.append(group)
         group.append(index)
@@ -449,7 +477,7 @@ def _encode_exact_in_pieces(spool: Spool, index: int, base: Base, effort: defaul
 
     def chunks() -> Iterator[tuple[bytes, Sequence[int]]]:
         for piece in base.pieces(nbytes):
-            encoded = encode_chunks(piece, kind.itemsize, codec)
+            encoded = encode_chunks(piece, kind.itemsize, codec, floating=kind.floating)
             yield b"".join(encoded), [len(chunk) for chunk in encoded]
 
     def stored() -> Iterator[bytes | npt.NDArray[np.uint8]]:
@@ -467,12 +495,12 @@ def _encode_exact_in_pieces(spool: Spool, index: int, base: Base, effort: defaul
     )
 
 
-def _head(document: bytes, sections: Sequence[tuple[str, int]]) -> bytes:
+def _head(document: bytes, sections: Sequence[tuple[str, int]], version: tuple[int, int]) -> bytes:
     """The header and the document, with their digest in the header's metadata."""
     tensors = [(name, "U8", (nbytes,), nbytes) for name, nbytes in sections]
 
     def encode(digest: str) -> bytes:
-        metadata = {DIGEST_KEY: digest, VERSION_KEY: ".".join(map(str, VERSION))}
+        metadata = {DIGEST_KEY: digest, VERSION_KEY: ".".join(map(str, version))}
         return encode_header(tensors, metadata, by_itemsize=False).data + document
 
     return encode(section_digest(np.frombuffer(encode(NO_DIGEST), np.uint8)))

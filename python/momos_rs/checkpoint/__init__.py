@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from .model import Base, Checkpoint, Entry
 from .reading import read
-from .writing import write
+from .writing import check_not_input, write
 
 if TYPE_CHECKING:
     from .tensors import from_state_dict, to_state_dict
 
-__all__ = ["Base", "Checkpoint", "Entry", "from_state_dict", "read", "to_state_dict", "write"]
+__all__ = [
+    "Base",
+    "Checkpoint",
+    "Entry",
+    "check_not_input",
+    "from_state_dict",
+    "read",
+    "to_state_dict",
+    "write",
+]
 
 
 def __getattr__(name: str) -> Any:

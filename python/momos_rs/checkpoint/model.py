@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +151,10 @@ class Checkpoint:
         nbytes_on_disk: Size of the file or files, None for ``"memory"``.
         left_out: What the file holds besides the tensors (``"optimizer"``, ``"epoch"``, ...).
         metadata: The string metadata of a safetensors file.
+        versions: What a state dict of torch says of its modules, by their names: ``version`` and
+            the like, which decide how ``load_state_dict`` reads the tensors.
+        header: The JSON of the header of a safetensors file, padding included, where its tensors
+            are to be written as they stood in it; else empty.
     """
 
     entries: tuple[Entry, ...]
@@ -159,6 +164,8 @@ class Checkpoint:
     nbytes_on_disk: int | None = None
     left_out: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    header: bytes = field(default=b"", repr=False)
 
     @property
     def numel(self) -> int:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 
 from momos_rs.errors import CorruptionError, InsufficientDataError, InvalidArgumentError
 
+from .mapped_file import check_regular
 from .model import Checkpoint
 from .safetensors_file import read_safetensors
-from .sharded import INDEX_SUFFIX, find_in_folder, read_sharded
+from .sharded import find_in_folder, is_index, read_sharded
 
 __all__ = ["read"]
 
 _ZIP = b"PK\3\4"
-_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
+_LEGACY_TORCH = re.compile(
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\."
+    rb"|L119547037146038801333356L\n\.",
+    re.DOTALL,
+)
+"""The magic number, pickled by any protocol."""
 _LFS_POINTER = b"version https://git-lfs"
 _OTHERS = {
     b"GGUF": "a GGUF file",
@@ -52,18 +59,21 @@ def read(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> Checkpo
     target = Path(path)
     if target.is_dir():
         target = find_in_folder(target)
-    if target.name.endswith(INDEX_SUFFIX):
+    check_regular(target)
+    if is_index(target.name):
         return read_sharded(target, lambda shard: _read_file(shard, allow_pickle=allow_pickle))
     return _read_file(target, allow_pickle=allow_pickle)
 
 
 def _read_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
+    check_regular(path)
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
         raise InsufficientDataError(f"{path} is empty")
-    if start.startswith((_ZIP, _LEGACY_TORCH)):
-        return _read_with_torch(path, allow_pickle=allow_pickle)
+    zipped = start.startswith(_ZIP)
+    if zipped or _LEGACY_TORCH.match(start):
+        return _read_with_torch(path, zipped=zipped, allow_pickle=allow_pickle)
     if start[8:9] == b"{" or path.suffix.lower() == ".safetensors":
         _refuse_text(path, start)
         return read_safetensors(path)
@@ -74,14 +84,14 @@ def _read_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
     raise CorruptionError(f"{path} is not a checkpoint that momos recognises; {_CHOICES}")
 
 
-def _read_with_torch(path: Path, *, allow_pickle: bool) -> Checkpoint:
-    if _is_torchscript(path):
+def _read_with_torch(path: Path, *, zipped: bool, allow_pickle: bool) -> Checkpoint:
+    if zipped and _is_torchscript(path):
         from .torchscript import read_torchscript
 
         return read_torchscript(path, allow_pickle=allow_pickle)
     from .torch_file import read_torch_file
 
-    return read_torch_file(path, allow_pickle=allow_pickle)
+    return read_torch_file(path, zipped=zipped, allow_pickle=allow_pickle)
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,10 +16,21 @@ from momos_rs.errors import InsufficientDataError, InvalidArgumentError
 from .mapped_file import MappedFile, MappedPart
 from .model import Base, Bytes, Checkpoint, Entry
 from .pieces import Pieces
-from .safetensors_layout import TensorInfo, encode_header, parse_header
+from .safetensors_layout import (
+    EncodedHeader,
+    TensorInfo,
+    adopt_header,
+    encode_header,
+    head_bytes,
+    parse_header,
+)
 from .views import contiguous_range, gather
 
-__all__ = ["read_safetensors", "write_safetensors"]
+__all__ = ["header_to_keep", "read_safetensors", "write_safetensors"]
+
+_VERSIONS = "torch.modules"
+"""Key of the metadata that says of modules, as JSON, what a state dict of torch has as
+``_metadata``."""
 
 _PAIRED = "F4_X2"  # torch's type of two four-bit floats to the byte,
 _SINGLE = "F4"  # which safetensors counts one by one
@@ -35,9 +47,12 @@ def read_safetensors(path: Path) -> Checkpoint:
     file = MappedFile(path)
     if file.size == 0:  # an empty file cannot be mapped
         raise InsufficientDataError(f"{path} is empty")
-    header = parse_header(file.read(0, file.size).data, source=str(path))
+    first = file.read(0, min(8, file.size)).tobytes()
+    head = file.read(0, head_bytes(first, file.size))
+    header = parse_header(head.data, source=str(path), size=file.size)
     if "momos" in header.metadata:
         raise InvalidArgumentError(f"{path} is a momos archive; use momos unpack for its weights")
+    versions = _versions(header.metadata.pop(_VERSIONS, "{}"))
     entries, bases = [], []
     for index, info in enumerate(header.tensors.values()):
         name, shape = _to_torch(info, path)
@@ -53,13 +68,30 @@ def read_safetensors(path: Path) -> Checkpoint:
         format="safetensors",
         nbytes_on_disk=file.size,
         metadata=header.metadata,
+        versions=versions,
+        header=header.raw,
     )
+
+
+def _versions(text: str) -> dict[str, dict[str, Any]]:
+    """What the metadata says of modules; nothing if it is not what is written here."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(said, dict) or not all(isinstance(each, dict) for each in said.values()):
+        return {}
+    return {
+        name: {key: value for key, value in each.items() if not isinstance(value, (dict, list))}
+        for name, each in said.items()
+    }
 
 
 def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) -> None:
     """Writes a checkpoint in the safetensors format, one piece of a base in memory at a time.
 
-    The format knows no ties: entries that share a base are written in full each.
+    The format knows no ties: entries that share a base are written in full each. A checkpoint with
+    a header gets it back byte for byte, and so a file of lossless tensors is what it was.
 
     Args:
         file: A seekable file, at its start.
@@ -68,10 +100,13 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) ->
 
     Raises:
         InvalidArgumentError: If the format cannot hold an element type or a name.
-        CorruptionError: If an entry reaches outside its base.
+        CorruptionError: If an entry reaches outside its base, or the header is not theirs.
     """
-    specs = [_to_format(entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries]
-    header = encode_header(specs, {"format": "pt"} | checkpoint.metadata)
+    specs = _specs(checkpoint)
+    if checkpoint.header:
+        header = adopt_header(checkpoint.header, specs, source=checkpoint.source)
+    else:
+        header = _default_header(checkpoint)
     starts = {}
     position = len(header.data)
     for index in header.order:
@@ -87,6 +122,24 @@ def write_safetensors(file: BinaryIO, checkpoint: Checkpoint, pieces: Pieces) ->
         entries = [(starts[index], checkpoint.entries[index]) for index in by_base[base_index]]
         _write_entries(file, base, entries, data)
     file.seek(position)
+
+
+def header_to_keep(checkpoint: Checkpoint) -> bytes:
+    """The header without which :func:`write_safetensors` would write another file, else nothing."""
+    if not checkpoint.header or _default_header(checkpoint).data[8:] == checkpoint.header:
+        return b""
+    return checkpoint.header
+
+
+def _default_header(checkpoint: Checkpoint) -> EncodedHeader:
+    metadata = {"format": "pt"} | checkpoint.metadata
+    if checkpoint.versions:
+        metadata[_VERSIONS] = json.dumps(checkpoint.versions, separators=(",", ":"))
+    return encode_header(_specs(checkpoint), metadata)
+
+
+def _specs(checkpoint: Checkpoint) -> list[tuple[str, str, tuple[int, ...], int]]:
+    return [_to_format(entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries]
 
 
 def _write_entries(

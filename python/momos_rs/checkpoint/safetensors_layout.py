@@ -29,8 +29,10 @@ __all__ = [
     "EncodedHeader",
     "Header",
     "TensorInfo",
+    "adopt_header",
     "dtype_bits",
     "encode_header",
+    "head_bytes",
     "parse_header",
 ]
 
@@ -126,15 +128,29 @@ def dtype_bits(name: str) -> int:
         raise InvalidArgumentError(f"the safetensors format has no element type {name!r}") from None
 
 
-def parse_header(buffer: Buffer, *, source: str) -> Header:
-    """Reads and checks the header of a whole safetensors file.
+def head_bytes(start: bytes, size: int) -> int:
+    """Bytes at the start of a file that :func:`parse_header` needs.
+
+    Args:
+        start: The first bytes of the file, eight of them or all there are.
+        size: Bytes of the whole file.
+    """
+    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
+    if len(start) < _LENGTH_BYTES or length > MAX_HEADER_BYTES:
+        return min(size, _LENGTH_BYTES)
+    return min(size, _LENGTH_BYTES + length)
+
+
+def parse_header(buffer: Buffer, *, source: str, size: int | None = None) -> Header:
+    """Reads and checks the header of a safetensors file.
 
     Nothing is allocated beyond a few times the header, and that only after its length has been
     checked against the file's.
 
     Args:
-        buffer: All bytes of the file.
+        buffer: All bytes of the file, or at least its :func:`head_bytes`.
         source: Name of the file, for messages.
+        size: Bytes of the file, if the buffer is only its start.
 
     Returns:
         The header; its tensors cover the data section exactly.
@@ -143,7 +159,7 @@ def parse_header(buffer: Buffer, *, source: str) -> Header:
         InsufficientDataError: If the file is shorter than it announces.
         CorruptionError: If it contradicts itself or the format.
     """
-    size = len(buffer)
+    size = len(buffer) if size is None else size
     if size < _LENGTH_BYTES:
         raise InsufficientDataError(
             f"{source} is truncated: {size} bytes cannot hold the length of a safetensors header"
@@ -162,7 +178,7 @@ def parse_header(buffer: Buffer, *, source: str) -> Header:
         )
     raw = bytes(buffer[_LENGTH_BYTES:data_start])
     document = _parse_json(raw, source)
-    metadata = _check_metadata(document.pop(_METADATA, {}), source)
+    metadata = _check_metadata(document.pop(_METADATA, None), source)
     tensors = {name: _check_tensor(name, value, source) for name, value in document.items()}
     _check_coverage(tensors.values(), size - data_start, source)
     return Header(tensors, metadata, data_start, raw)
@@ -235,6 +251,36 @@ def encode_header(
     return EncodedHeader(prefix + encoded, tuple(order), stop)
 
 
+def adopt_header(
+    raw: bytes, tensors: Iterable[tuple[str, str, Sequence[int], int]], *, source: str
+) -> EncodedHeader:
+    """A header as it stood in another file, to be written before the same tensors.
+
+    Args:
+        raw: Its JSON, padding included.
+        tensors: Name, element type, shape and number of bytes of each tensor.
+        source: Where it comes from, for messages.
+
+    Raises:
+        CorruptionError: If it is no header, or that of other tensors.
+    """
+    listed = list(tensors)
+    document = _parse_json(raw, source)
+    _check_metadata(document.pop(_METADATA, {}), source)
+    found = {name: _check_tensor(name, value, source) for name, value in document.items()}
+    stop = sum(nbytes for *_, nbytes in listed)
+    _check_coverage(found.values(), stop, source)
+    for name, dtype, shape, _ in listed:
+        info = found.get(name)
+        if info is None or (info.dtype, info.shape) != (dtype, tuple(shape)):
+            raise CorruptionError(f"the header in {source} does not describe {_shorten(name)}")
+    if len(found) != len(listed) or len(raw) > MAX_HEADER_BYTES:
+        raise CorruptionError(f"the header in {source} describes other tensors")
+    places = [found[name] for name, *_ in listed]
+    order = sorted(range(len(places)), key=lambda at: (places[at].start, places[at].stop))
+    return EncodedHeader(len(raw).to_bytes(_LENGTH_BYTES, "little") + raw, tuple(order), stop)
+
+
 def _parse_json(raw: bytes, source: str) -> dict[str, object]:
     if not raw.startswith(b"{"):
         raise CorruptionError(
@@ -289,6 +335,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _check_metadata(value: object, source: str) -> dict[str, str]:
+    if value is None:  # left out, or null, which others write for nothing
+        return {}
     if not isinstance(value, dict):
         raise CorruptionError(f"the header of {source} has metadata that is not an object")
     for key, text in value.items():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from momos_rs.errors import CorruptionError, InvalidArgumentError
 
 from .model import Base, Checkpoint, Entry
 
-__all__ = ["INDEX_SUFFIX", "find_in_folder", "read_sharded"]
+__all__ = ["find_in_folder", "is_index", "read_sharded"]
 
-INDEX_SUFFIX = ".index.json"
+_INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")  # a variant may stand in between
 
 _USUAL_FILES = (
     "model.safetensors",
@@ -39,7 +41,7 @@ def find_in_folder(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     files = sorted(each for each in folder.iterdir() if each.is_file())
-    indices = [each for each in files if each.name.endswith(INDEX_SUFFIX)]
+    indices = [each for each in files if is_index(each.name)]
     weights = [
         each
         for each in files
@@ -49,7 +51,7 @@ def find_in_folder(folder: Path) -> Path:
     if not candidates:
         raise InvalidArgumentError(
             f"{folder} is a folder without weights; a file ending in one of "
-            f"{', '.join(_SUFFIXES)} or {INDEX_SUFFIX} is expected"
+            f"{', '.join(_SUFFIXES)} or .index.json is expected"
         )
     if len(candidates) > 1:
         names = ", ".join(each.name for each in candidates[:5])
@@ -58,6 +60,12 @@ def find_in_folder(folder: Path) -> Path:
             f"{folder} holds {len(candidates)} files of weights ({names}{more}); name one of them"
         )
     return candidates[0]
+
+
+def is_index(name: str) -> bool:
+    """Whether a file of that name lists shards: ``*.index.json``, or with the name of a variant,
+    ``*.index.fp16.json``."""
+    return _INDEX.search(name) is not None
 
 
 def read_sharded(index: Path, read_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -77,8 +85,10 @@ def read_sharded(index: Path, read_shard: Callable[[Path], Checkpoint]) -> Check
     for name, file in weight_map.items():
         if file not in shards:
             path = index.parent / _confined(file, index)
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing, which {index} lists for {name!r}")
+            if not _is_file(path):
+                raise FileNotFoundError(
+                    f"{path!s:.400} is missing, which {index} lists for {name!r:.100}"
+                )
             shards[file] = read_shard(path)
 
     by_name = {
@@ -102,8 +112,10 @@ def read_sharded(index: Path, read_shard: Callable[[Path], Checkpoint]) -> Check
     left_out = [f"{file}: {path}" for file, shard in shards.items() for path in shard.left_out]
     left_out += [f"{file}: {name}" for file, rest in by_name.items() for name in rest]
     metadata: dict[str, str] = {}
+    versions: dict[str, dict[str, Any]] = {}
     for shard in reversed(shards.values()):
         metadata |= shard.metadata
+        versions |= shard.versions
     formats = sorted({shard.format for shard in shards.values()})
     return Checkpoint(
         tuple(entries),
@@ -113,6 +125,7 @@ def read_sharded(index: Path, read_shard: Callable[[Path], Checkpoint]) -> Check
         nbytes_on_disk=sum(shard.nbytes_on_disk or 0 for shard in shards.values()),
         left_out=tuple(left_out),
         metadata=metadata,
+        versions=versions,
     )
 
 
@@ -139,6 +152,13 @@ def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         raise ValueError("a key stands twice")
     return result
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system has
+        return False
 
 
 def _confined(file: str, index: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,6 +17,7 @@ from momos_rs.dtypes import DTYPES, dtype
 from momos_rs.errors import InvalidArgumentError
 
 from .model import Base, Bytes, Checkpoint, Entry
+from .pickle_tree import Uncarried
 from .views import contiguous_strides, span, strides_within
 
 __all__ = [
@@ -22,6 +25,7 @@ __all__ = [
     "as_tensor",
     "from_state_dict",
     "from_tensors",
+    "module_versions",
     "over_bytes",
     "to_state_dict",
     "torch_type",
@@ -63,10 +67,46 @@ def from_state_dict(
                 f"{source}: {name!r} is a {type(value).__name__}, not a tensor; leave it out"
             )
         named.append((name, tensor))
-    return from_tensors(named, source=source)
+    versions = module_versions(mapping)
+    return dataclasses.replace(from_tensors(named, source=source), versions=versions)
 
 
-def from_tensors(named: Iterable[tuple[str, torch.Tensor]], *, source: str) -> Checkpoint:
+def module_versions(mapping: object) -> dict[str, dict[str, Any]]:
+    """The versions of the modules whose state a mapping is, by their names, as
+    ``torch.nn.Module.state_dict`` notes them: a module that is of a newer version converts what an
+    older one has saved.
+
+    Args:
+        mapping: A state dict, in memory or of a pickle.
+
+    Returns:
+        What is said of each module, as far as it is text, numbers, true, false or None.
+    """
+    attributes = getattr(mapping, "attributes", None)
+    noted = attributes.get("_metadata") if isinstance(attributes, dict) else None
+    noted = getattr(mapping, "_metadata", noted)
+    if not isinstance(noted, Mapping):
+        return {}
+    return {
+        name: {key: value for key, value in each.items() if _is_plain(key, value)}
+        for name, each in noted.items()
+        if isinstance(name, str) and isinstance(each, Mapping)
+    }
+
+
+def _is_plain(key: object, value: object) -> bool:
+    if isinstance(value, float):
+        return isinstance(key, str) and math.isfinite(value)
+    return isinstance(key, str) and (
+        value is None
+        or isinstance(value, (str, bool))
+        or (isinstance(value, int) and abs(value) < 1 << 63)
+    )
+
+
+def from_tensors(
+    named: Iterable[tuple[str, torch.Tensor | Uncarried]], *, source: str
+) -> Checkpoint:
     """As :func:`from_state_dict`, of pairs with unique names."""
     tensors = [(name, _plain(tensor, f"{source}: tensor {name!r}")) for name, tensor in named]
     placed: dict[int, tuple[_Pool, int, tuple[int, ...] | None]] = {}
@@ -108,12 +148,19 @@ def to_state_dict(checkpoint: Checkpoint, *, copy: bool = True) -> dict[str, tor
         if types.setdefault(tensor.data_ptr(), tensor.dtype) != tensor.dtype:
             tensor = tensor.clone()
         flat.append(tensor)
-    result = {}
+    result: dict[str, torch.Tensor] = OrderedDict() if checkpoint.versions else {}
     for entry in checkpoint.entries:
         # as_strided would follow an unchecked view anywhere in memory.
         strides = strides_within(entry, checkpoint.bases[entry.base])
         result[entry.name] = flat[entry.base].as_strided(entry.shape, strides, entry.offset)
+    if checkpoint.versions:
+        # As Module.state_dict does it: load_state_dict asks for the attribute.
+        result._metadata = _as_metadata(checkpoint.versions)  # type: ignore[attr-defined]
     return result
+
+
+def _as_metadata(versions: Mapping[str, Mapping[str, Any]]) -> OrderedDict[str, dict[str, Any]]:
+    return OrderedDict((name, dict(said)) for name, said in versions.items())
 
 
 def as_tensor(value: object) -> torch.Tensor | None:
@@ -137,18 +184,20 @@ def as_tensor(value: object) -> torch.Tensor | None:
 def over_bytes(data: Bytes, element: torch.dtype) -> torch.Tensor:
     """A one-dimensional tensor over bytes, without a copy; it may not be written to."""
     if data.nbytes == 0:
-        return torch.empty(0, dtype=element)
+        return torch.empty(0, dtype=element, device="cpu")
     tensor = as_tensor(data)
     assert tensor is not None
     return tensor.view(element)
 
 
-def _plain(tensor: torch.Tensor, what: str) -> torch.Tensor:
+def _plain(tensor: torch.Tensor | Uncarried, what: str) -> torch.Tensor:
     """The tensor detached and as dense memory.
 
     Raises:
         InvalidArgumentError: If it is not that, and how to make it so.
     """
+    if isinstance(tensor, Uncarried):
+        raise InvalidArgumentError(f"{what} cannot be carried: {tensor.reason}")
     with torch._C.DisableTorchFunctionSubclass():
         obstacle = _obstacle(tensor)
         if obstacle is not None:
@@ -306,7 +355,9 @@ def _spanning_pool(tensors: Sequence[torch.Tensor], start: int) -> _Pool:
             return _Pool(numel, TensorReader(tensor.as_strided((numel,), (1,))))
     # Overlapping arrays are storages of their own, of which none may cover all: piece by piece.
     pieces = [(tensor, *_place(tensor, start, -1)) for tensor in tensors]
-    whole = torch.zeros(numel * tensors[0].itemsize, dtype=torch.uint8).view(tensors[0].dtype)
+    whole = torch.zeros(numel * tensors[0].itemsize, dtype=torch.uint8, device="cpu").view(
+        tensors[0].dtype
+    )
     for tensor, offset, strides in pieces:
         whole.as_strided(tensor.shape, strides or (), offset).copy_(tensor)
     return _Pool(numel, TensorReader(whole))
@@ -355,7 +406,7 @@ def torch_type(base: Base) -> torch.dtype:
 
 def _materialise(data: Bytes, element: torch.dtype, *, copy: bool) -> torch.Tensor:
     if copy:
-        owned = torch.empty(data.size, dtype=torch.uint8)
+        owned = torch.empty(data.size, dtype=torch.uint8, device="cpu")
         owned.numpy()[:] = data
         return owned.view(element)
     return over_bytes(data, element)

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from momos_rs.errors import CorruptionError, MomosError, UnsafeFileError
+from momos_rs.errors import CorruptionError, UnsafeFileError
 
-from .mappings import read_from_file
+from .file_addresses import FileAddresses
 from .model import Checkpoint
 from .state_dict import find_state_dict
 from .tensors import from_tensors
 from .torch_pickle import read_legacy_pickle, read_zip_pickle
-from .zip_records import ZipRecords, is_zip
+from .zip_records import ZipRecords
 
 __all__ = ["read_torch_file"]
 
@@ -40,15 +40,16 @@ _LOAD_ERRORS = (
 )
 
 
-def read_torch_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
+def read_torch_file(path: Path, *, zipped: bool, allow_pickle: bool) -> Checkpoint:
     """Reads a file of ``torch.save``, in today's format or that before version 1.6.
 
-    ``torch.load(weights_only=True)`` comes first, with mapped storages where the format has them.
-    What it declines because of harmless company (a ``Namespace`` of arguments beside the weights)
-    is read as inert data.
+    The file is read as inert data, whatever it holds: ``torch.load`` believes what a file says of
+    itself, and a damaged one would give memory of the process for weights. It is asked only for
+    objects whose code has to be run, and only if that is allowed.
 
     Args:
         path: The file.
+        zipped: Whether it is in today's format.
         allow_pickle: Whether the file may run code of its own, should that be needed.
 
     Raises:
@@ -56,59 +57,47 @@ def read_torch_file(path: Path, *, allow_pickle: bool) -> Checkpoint:
         CorruptionError: If the file is damaged.
         InvalidArgumentError: If it holds no weights, or such as cannot be carried exactly.
     """
-    mappable = is_zip(path)
-    if mappable:
-        with ZipRecords(path) as records:
-            mappable = not records.compressed
+    root, addresses = _read_as_data(path, zipped=zipped)
     try:
-        root = _load(path, weights_only=True, mmap=mappable)
-    except _LOAD_ERRORS:
-        try:
-            return _to_checkpoint(_read_as_data(path), path)
-        except MomosError:
-            if not allow_pickle:
-                raise
-        root = _load_with_code(path, mmap=mappable)
-    return _to_checkpoint(root, path)
+        return _to_checkpoint(root, addresses, path)
+    except UnsafeFileError:
+        if not allow_pickle:
+            raise
+    return _to_checkpoint(_load_with_code(path), None, path)
 
 
-def _read_as_data(path: Path) -> Any:
-    if not is_zip(path):
+def _read_as_data(path: Path, *, zipped: bool) -> tuple[Any, FileAddresses]:
+    if not zipped:
         return read_legacy_pickle(path)
     with ZipRecords(path) as records:
         return read_zip_pickle(records, source=str(path))
 
 
-def _to_checkpoint(root: Any, path: Path) -> Checkpoint:
+def _to_checkpoint(root: Any, addresses: FileAddresses | None, path: Path) -> Checkpoint:
     found = find_state_dict(root, source=str(path))
     carried = dataclasses.replace(
         from_tensors(found.tensors.items(), source=str(path)),
         format="torch",
         nbytes_on_disk=path.stat().st_size,
         left_out=tuple(found.left_out),
+        versions=found.versions,
     )
-    return read_from_file(carried, path)
+    return carried if addresses is None else addresses.read(carried)
 
 
-def _load_with_code(path: Path, *, mmap: bool) -> Any:
+def _load_with_code(path: Path) -> Any:
     try:
-        return _load(path, weights_only=False, mmap=mmap)
+        with warnings.catch_warnings():
+            # torch warns of its own internals here (TypedStorage, experimental element types).
+            warnings.simplefilter("ignore")
+            with path.open("rb") as file:  # not by name: torch believes a suffix, unlike us
+                return torch.load(file, map_location="cpu", weights_only=False)
     except (ImportError, AttributeError) as error:
         raise UnsafeFileError(
             f"{path} needs code that is not installed: {_one_line(error)}"
         ) from error
     except _LOAD_ERRORS as error:
         raise CorruptionError(f"{path} cannot be loaded: {_one_line(error)}") from error
-
-
-def _load(path: Path, *, weights_only: bool, mmap: bool) -> Any:
-    with warnings.catch_warnings():
-        # torch warns of its own internals here (TypedStorage, experimental element types).
-        warnings.simplefilter("ignore")
-        if path.suffix.lower() == ".safetensors":  # which torch.load believes, unlike us
-            with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=weights_only)
-        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mmap)
 
 
 def _one_line(error: BaseException) -> str:

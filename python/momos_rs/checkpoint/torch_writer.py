@@ -119,11 +119,14 @@ class _Pickler(pickle.Pickler):
 
 def _pickle(checkpoint: Checkpoint) -> bytes:
     storages = [_Storage(key, base) for key, base in enumerate(checkpoint.bases)]
-    tensors = {}
+    tensors: dict[str, _Tensor] = OrderedDict() if checkpoint.versions else {}
     for entry in checkpoint.entries:
         storage = storages[entry.base]
         strides = strides_within(entry, storage.base)
         tensors[entry.name] = _Tensor(storage, entry.offset, entry.shape, strides)
+    if checkpoint.versions:
+        noted = OrderedDict((name, dict(said)) for name, said in checkpoint.versions.items())
+        tensors._metadata = noted  # type: ignore[attr-defined]
     buffer = BytesIO()
     _Pickler(buffer, protocol=2).dump(tensors)
     return buffer.getvalue()

@@ -26,8 +26,9 @@ import torch
 
 from momos_rs.errors import CorruptionError, InvalidArgumentError, UnsafeFileError
 
+from .file_addresses import FileAddresses
 from .model import Checkpoint
-from .pickle_tree import Global, PickledObject, holds_tensors
+from .pickle_tree import Global, PickledObject, Uncarried, holds_tensors
 from .state_dict import StateDict
 from .tensors import from_tensors
 from .torch_pickle import read_zip_pickle
@@ -54,8 +55,9 @@ def read_torchscript(path: Path, *, allow_pickle: bool) -> Checkpoint:
         CorruptionError: If the archive is damaged.
         InvalidArgumentError: If it holds no weights, as after ``torch.jit.freeze``.
     """
+    addresses: FileAddresses | None = None
     try:
-        found = _read_without_code(path)
+        found, addresses = _read_without_code(path)
     except UnsafeFileError:
         if not allow_pickle:
             raise
@@ -65,17 +67,18 @@ def read_torchscript(path: Path, *, allow_pickle: bool) -> Checkpoint:
             f"{path} is a TorchScript archive without parameters or buffers; "
             "if it was frozen, use the module from before torch.jit.freeze"
         )
-    return dataclasses.replace(
+    carried = dataclasses.replace(
         from_tensors(found.tensors.items(), source=str(path)),
         format="torchscript",
         nbytes_on_disk=path.stat().st_size,
         left_out=("code", *found.left_out),
     )
+    return carried if addresses is None else addresses.read(carried)
 
 
-def _read_without_code(path: Path) -> StateDict:
+def _read_without_code(path: Path) -> tuple[StateDict, FileAddresses]:
     with ZipRecords(path) as records:
-        root = read_zip_pickle(records, source=str(path))
+        root, addresses = read_zip_pickle(records, source=str(path))
         classes = _Classes(records)
         found = StateDict()
         if not classes.is_module(root):
@@ -84,7 +87,7 @@ def _read_without_code(path: Path) -> StateDict:
             if count > _MAX_MODULES:
                 raise InvalidArgumentError(f"{path} holds more than {_MAX_MODULES} modules")
             _collect(module, prefix, classes.of(module.kind), found, path)
-    return found
+    return found, addresses
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,8 @@ def _walk(
 def _attributes(module: PickledObject, path: Path) -> dict[str, Any]:
     if not isinstance(module.state, dict):
         raise _needs_code(f"its module {module.kind} has a state of its own kind", path)
+    if not all(isinstance(name, str) for name in module.state):
+        raise CorruptionError(f"{path} has a module with an attribute that has no name")
     return module.state
 
 
@@ -183,7 +188,7 @@ def _collect(
         for name, value in attributes.items():
             if name not in members:
                 continue
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, (torch.Tensor, Uncarried)):
                 found.add(prefix + name, value, str(path))
             elif value is not None and holds_tensors(value):
                 raise _needs_code(f"its {prefix + name!r} is of a special kind", path)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from momos_rs.dtypes import dtype
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.atomic_file import replacing
 from momos_rs.runtime.budget import LARGEST_PIECE
@@ -13,10 +14,18 @@ from momos_rs.runtime.budget import LARGEST_PIECE
 from .model import Checkpoint
 from .pieces import Pieces
 from .safetensors_file import write_safetensors
+from .sharded import is_index
 from .views import contiguous_range
 
-__all__ = ["WRITABLE_SUFFIXES", "bytes_in_another_order", "check_suffix", "write"]
+__all__ = [
+    "WRITABLE_SUFFIXES",
+    "bytes_in_another_order",
+    "check_not_input",
+    "check_suffix",
+    "write",
+]
 
+ARCHIVE_SUFFIX = ".momos"
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 WRITABLE_SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
@@ -63,6 +72,28 @@ def write(
             write_safetensors(file, checkpoint, pieces)
 
 
+def check_not_input(target: Path, source: Path) -> None:
+    """Fails early if writing a file would replace what it is made from, also through a link.
+
+    Args:
+        target: The file to write.
+        source: The file or folder of weights; of an index or a folder, no file beside is replaced.
+
+    Raises:
+        InvalidArgumentError: If it would.
+    """
+    if not target.is_file():
+        return
+    folder = source if source.is_dir() else source.parent if is_index(source.name) else None
+    files = [source] if folder is None else [each for each in folder.iterdir() if each.is_file()]
+    for file in files:
+        # What is packed beside a folder's weights is replaced when it is packed again.
+        if file.suffix.lower() != ARCHIVE_SUFFIX and file.exists() and file.samefile(target):
+            raise InvalidArgumentError(f"{target} is what is read; name another file to write")
+    if source.exists() and source.samefile(target):
+        raise InvalidArgumentError(f"{target} is what is read; name another file to write")
+
+
 def check_suffix(path: Path) -> None:
     """Fails early if :func:`write` does not know the suffix.
 
@@ -82,5 +113,9 @@ def bytes_in_another_order(path: Path, checkpoint: Checkpoint) -> int:
     if path.suffix.lower() in _TORCH_SUFFIXES:
         return 0
     views = ((entry, checkpoint.bases[entry.base]) for entry in checkpoint.entries)
-    scattered = (base.nbytes for entry, base in views if contiguous_range(entry, base) is None)
+    scattered = (
+        max(base.nbytes, entry.numel * dtype(base.dtype).itemsize)
+        for entry, base in views
+        if contiguous_range(entry, base) is None
+    )
     return max(scattered, default=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import sys
 import textwrap
@@ -17,6 +19,7 @@ __all__ = [
     "RELATIVE_ERROR",
     "debug_option",
     "debugging",
+    "echo",
     "fitting_columns",
     "fold",
     "format_bytes",
@@ -25,6 +28,7 @@ __all__ = [
     "format_table",
     "json_option",
     "print_json",
+    "printable",
     "progress_bar",
     "quiet_option",
     "screen_width",
@@ -73,8 +77,40 @@ def quiet_option(function: Function) -> Function:
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+    """Prints a value as JSON; numbers that JSON does not have (NaN, infinities) as null."""
+    text = json.dumps(_finite(value), indent=2, allow_nan=False, ensure_ascii=False)
+    # Half a surrogate pair cannot be written, but escaped as JSON does.
+    click.echo(_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
+
+
+def printable(text: str) -> str:
+    """Text from a file as one line that no terminal takes for anything else: what does not show
+    (control characters, half surrogate pairs, marks of direction) is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def echo(text: str) -> None:
+    """Prints lines of text, with what does not show escaped."""
+    click.echo("\n".join(map(printable, text.split("\n"))))
 
 
 def format_count(value: float) -> str:
@@ -100,7 +136,7 @@ def format_table(
     rows: Sequence[Sequence[str]], *, header: Sequence[str] = (), indent: str = "  "
 ) -> str:
     """Rows as text: the first column to the left, the others to the right."""
-    table = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    table = [[printable(cell) for cell in row] for row in ([header, *rows] if header else rows)]
     if not table:
         return ""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]

@@ -11,6 +11,7 @@ from momos_rs.archive.description import ArchiveInfo, describe
 
 from .console import (
     debug_option,
+    echo,
     format_bytes,
     format_count,
     format_percent,
@@ -40,7 +41,7 @@ def info(archive: Path, as_json: bool) -> None:
     if as_json:
         print_json(description.to_dict())
     else:
-        click.echo(render(description))
+        echo(render(description))
 
 
 def render(description: ArchiveInfo) -> str:

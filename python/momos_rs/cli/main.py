@@ -20,7 +20,7 @@ import click
 from momos_rs.errors import InvalidArgumentError, MomosError
 
 from .arguments import in_options
-from .console import debugging
+from .console import debugging, printable
 
 __all__ = ["group", "main"]
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unpack": ("unpack", "Unpack an archive into a checkpoint."),
     "info": ("info", "Show what is in an archive, without decoding it."),
     "plan": ("plan", "Compare block sizes, capacities and methods on a model."),
+    "calibrate": ("calibrate", "Find out how a model uses its weights, for momos pack."),
     "verify": ("verify", "Check an archive, optionally against the model."),
     "complexity": ("complexity", "Measure the algorithmic complexity of a model's weights."),
     "train": ("train", "Train a model as a mosaic of motifs, by the paper's recipes."),
@@ -152,4 +153,5 @@ def _message(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    # Names come from files: nothing in them may reach the terminal as more than text.
+    return printable(" ".join(text.split()))

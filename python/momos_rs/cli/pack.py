@@ -18,12 +18,14 @@ from .arguments import given, refusing_command_line
 from .console import (
     RELATIVE_ERROR,
     debug_option,
+    echo,
     format_bytes,
     format_count,
     format_percent,
     format_table,
     json_option,
     print_json,
+    printable,
     progress_bar,
     quiet_option,
 )
@@ -68,6 +70,14 @@ WORST_TENSORS = 5
     show_default=True,
     help="How motifs are chosen: drawn from the blocks, refined from there, or the points of a "
     "grid, each weight by itself or along a trellis.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(defaults.INITS),
+    default=defaults.INIT,
+    show_default=True,
+    help="Where k-means begins: with motifs drawn in rounds, the likelier the farther from those "
+    "before, or with motifs drawn uniformly.",
 )
 @click.option(
     "--iterations",
@@ -200,7 +210,7 @@ def run(
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
-        click.echo(render(report))
+        echo(render(report))
 
 
 def render(report: PackReport) -> str:
@@ -251,7 +261,7 @@ def render(report: PackReport) -> str:
         notes.append("lossless: every tensor unpacks bit for bit as it was")
     if report.left_out:
         notes.append(f"left out: {', '.join(report.left_out)}")
-    parts += [f"  note: {note}" for note in notes]
+    parts += [f"  note: {printable(note)}" for note in notes]
     return "\n\n".join(parts[: len(parts) - len(notes)]) + (
         "\n\n" + "\n".join(parts[len(parts) - len(notes) :]) if notes else ""
     )

@@ -45,6 +45,12 @@ _OPTIONS = (
         "names, such as a Fisher diagonal).",
     ),
     click.option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="How MODEL uses its weights, from momos calibrate (methods grid and trellis).",
+    ),
+    click.option(
         "--target-ratio",
         type=_POSITIVE,
         help="Least ratio of the bytes of all tensors to those of the archive.",
@@ -63,14 +69,20 @@ _OPTIONS = (
 
 
 def target_options(function: Function) -> Function:
-    """Adds the options; a sensitivity is read before the command runs."""
+    """Adds the options; a sensitivity and a calibration are read before the command runs."""
 
     @functools.wraps(function)
-    def command(*arguments: Any, sensitivity: Path | None, **options: Any) -> Any:
+    def command(
+        *arguments: Any, sensitivity: Path | None, calibration: Path | None, **options: Any
+    ) -> Any:
         if sensitivity is not None:
             from momos_rs.mosaic.sensitivity import read_sensitivity
 
             options["sensitivity"] = read_sensitivity(sensitivity)
+        if calibration is not None:
+            from momos_rs.mosaic.calibration import Calibration
+
+            options["calibration"] = Calibration.load(calibration)
         return function(*arguments, **options)
 
     decorated: Any = command

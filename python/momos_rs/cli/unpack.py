@@ -8,7 +8,7 @@ import click
 
 from momos_rs.packing.unpack_model import unpack_file
 
-from .console import debug_option, progress_bar, quiet_option
+from .console import debug_option, echo, progress_bar, quiet_option
 from .sizes import memory_option, threads_option
 
 __all__ = ["unpack"]
@@ -54,4 +54,4 @@ def unpack(
             progress=progress,
         )
     if not quiet:
-        click.echo(f"{archive} -> {target}")
+        echo(f"{archive} -> {target}")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from momos_rs.archive.verification import VerifyReport, verify_file
+from momos_rs.archive.verification import UNKNOWN_ERROR, VerifyReport, verify_file
 
 from .console import (
     RELATIVE_ERROR,
     debug_option,
+    echo,
     format_bytes,
     format_count,
     format_table,
@@ -71,7 +72,7 @@ def verify(
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
-        click.echo(render(report))
+        echo(render(report))
     return 0 if report.matches else 1
 
 
@@ -98,6 +99,11 @@ def render(report: VerifyReport) -> str:
             lines.append(RELATIVE_ERROR)
         exact = sum(each.exact for each in report.comparison)
         problems = sum(bool(each.problem) for each in report.comparison)
+        if not report.errors_known:
+            lines.append(
+                "the archive does not say how far its tensors are from the model's (it was written "
+                f"before format 1.1): relative errors up to {UNKNOWN_ERROR:g} pass"
+            )
         lines.append(
             f"{exact} exact, {len(report.comparison) - exact - problems} within the mosaic's "
             f"error, {problems} wrong"

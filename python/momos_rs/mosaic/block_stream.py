@@ -33,11 +33,27 @@ _VALUES_PER_GATHER = 1 << 24
 class BlockSource(Protocol):
     """Blocks that can be gone through any number of times."""
 
+    @property
+    def first(self) -> int:
+        """Number of the first of them, in the order of those of all processes."""
+
+    @property
+    def own(self) -> int:
+        """How many of them count; those that follow are also another process's."""
+
     def __len__(self) -> int:
         """Number of blocks."""
 
     def chunks(self) -> Iterator[tuple[int, Floats]]:
         """The first block of each chunk, counted from 0, and the blocks."""
+
+    def take(self, chosen: Chosen) -> Floats:
+        """Some of the blocks.
+
+        Args:
+            chosen: Ascending numbers, in the order of those of all processes; those that are not
+                own are passed over.
+        """
 
 
 class Blocks:
@@ -132,33 +148,24 @@ class Blocks:
             self._kept = self._gather_all()
         return self._kept[start - self.first : stop - self.first]
 
-    def take(self, chosen: Chosen) -> tuple[Floats, float]:
-        """Some of the blocks, by one pass over all of them.
+    def take(self, chosen: Chosen) -> Floats:
+        """As :meth:`BlockSource.take`."""
+        return _take(self, chosen)
 
-        Args:
-            chosen: Ascending numbers in the order of all blocks; those that are not own are
-                passed over.
+    def largest(self) -> float:
+        """The largest magnitude of the values of all blocks of the range."""
+        chunks = (blocks for _, blocks in self.chunks())
+        largest = (_core.largest_block(blocks, threads=self._threads) for blocks in chunks)
+        return max(largest, default=0.0)
 
-        Returns:
-            The blocks chosen, and the largest magnitude of all blocks of the range.
-        """
-        low, high = np.searchsorted(chosen, [self.first, self.first + self.own])
-        own = (chosen[low:high] - np.uint64(self.first)).astype(np.int64)
-        taken = self._empty(len(own))
-        largest = 0.0
-        for start, blocks in self.chunks():
-            low, high = np.searchsorted(own, [start, start + len(blocks)])
-            np.take(blocks, own[low:high] - start, axis=0, out=taken[low:high])
-            largest = max(largest, _core.largest_block(blocks, threads=self._threads))
-        return taken, largest
-
-    def _empty(self, blocks: int) -> Floats:
+    def empty(self, blocks: int) -> Floats:
+        """Room for that many blocks."""
         if self._wide:
             return np.empty((blocks, self.block_size), np.float64)
         return np.empty((blocks, self.block_size), np.float32)
 
     def _gather_all(self) -> Floats:
-        blocks = self._empty(len(self))
+        blocks = self.empty(len(self))
         step = max(_VALUES_PER_GATHER // self.block_size, 1)
         for start in range(self.first, self.stop, step):
             stop = min(start + step, self.stop)
@@ -222,6 +229,26 @@ class Sample:
         """Number of blocks of the sample that are own."""
         return self._length
 
+    @property
+    def own(self) -> int:
+        """Number of blocks of the sample, all of which count."""
+        return self._length
+
+    @property
+    def first(self) -> int:
+        """Number of the first block of the sample, in the order of those of all processes."""
+        before = self._blocks.first // self._width
+        edge = before * self._width
+        return before + len(self._drawn(edge, self._blocks.first))
+
+    def take(self, chosen: Chosen) -> Floats:
+        """As :meth:`BlockSource.take`."""
+        return _take(self, chosen)
+
+    def empty(self, blocks: int) -> Floats:
+        """Room for that many blocks."""
+        return self._blocks.empty(blocks)
+
     def chunks(self) -> Iterator[tuple[int, Floats]]:
         """As :meth:`BlockSource.chunks`."""
         if self._kept is not None:
@@ -242,6 +269,17 @@ class Sample:
         widths = np.minimum(begins + self._width, self._blocks.total) - begins
         drawn = begins + (_random(self._seed, windows) % widths.view(np.uint64)).view(np.int64)
         return drawn[(drawn >= start) & (drawn < stop)]
+
+
+def _take(source: Blocks | Sample, chosen: Chosen) -> Floats:
+    """Some blocks of a source, by one pass over all of them."""
+    low, high = np.searchsorted(chosen, [source.first, source.first + source.own])
+    own = (chosen[low:high] - np.uint64(source.first)).astype(np.int64)
+    taken = source.empty(len(own))
+    for start, blocks in source.chunks():
+        low, high = np.searchsorted(own, [start, start + len(blocks)])
+        np.take(blocks, own[low:high] - start, axis=0, out=taken[low:high])
+    return taken
 
 
 _BLOCKS_PER_DRAW = 1 << 20

@@ -29,6 +29,7 @@ from .lloyd import Assignment, Lloyd
 from .methods import FreeMotifs, KMeans, RandomMotifs, make_method
 from .mosaic import Mosaic, Motifs, common_dtype
 from .motif_precision import apply_precision
+from .spread import BYTES_PER_BLOCK, SHARES
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ __all__ = [
     "own_bases",
 ]
 
-Refine: TypeAlias = "Callable[[Lloyd, Motifs], tuple[Motifs, list[float]]]"
+Refine: TypeAlias = "Callable[[Lloyd, Motifs, int], tuple[Motifs, list[float]]]"
 """An algorithm with the arguments of :meth:`Lloyd.refine <momos_rs.mosaic.lloyd.Lloyd.refine>`."""
 
 
@@ -55,6 +56,7 @@ class MosaicKeywords(TypedDict, total=False):
     seed: int
     force_zero: bool
     motif_dtype: defaults.MotifDtype
+    init: defaults.Init
     iterations: int
     tolerance: float
     training_blocks: int
@@ -74,7 +76,7 @@ def build_mosaic(
 
     If the distinct blocks (by bit pattern) number at most k, they are the motifs and the mosaic
     is exact. Otherwise ``random`` draws the motifs uniformly without replacement from the blocks,
-    as the paper does, and ``kmeans`` goes on from there with iterations of Lloyd's algorithm
+    as the paper does, and ``kmeans`` refines motifs by Lloyd's algorithm
     (1982) in which every block goes to its nearest motif exactly; a motif that represents no
     block stays where it is. With ``force_zero`` motif 0 is the zero block and never moves.
 
@@ -228,15 +230,18 @@ def mosaic_of_bases(
     if m == 0:
         raise InvalidArgumentError("there are no weights to make a mosaic of")
     k = method.motif_count(m)
+    spreads = isinstance(method, KMeans) and method.init == "spread"
+    if spreads:
+        per_block += BYTES_PER_BLOCK
     part = _part(bases, method.block_size, k, resources or Resources(), per_block=per_block)
     distinct = part.distinct(k, report)
     if distinct is not None:
         return part.mosaic(distinct, elements, k, dtype=part.common, exact=True)
-    table, largest = _drawn(part, method, m, k)
+    table, largest = _drawn(part, method, m, max(k // SHARES, 1) if spreads else k)
     assignment = part.assignment(largest, lambda done: report("assign", done, len(part.blocks)))
     distortions: list[float] = []
-    if isinstance(method, KMeans) and method.iterations:
-        table, distortions = refine(_lloyd(assignment, method, len(table), report), table)
+    if isinstance(method, KMeans) and (method.iterations or spreads):
+        table, distortions = refine(_lloyd(assignment, method, k, report), table, k)
     else:
         assignment.assign(table)
     precise = apply_precision(assignment, table, part.common, method.motif_dtype)
@@ -254,12 +259,11 @@ def mosaic_of_bases(
 def _drawn(part: _Part, method: FreeMotifs, m: int, k: int) -> tuple[Motifs, float]:
     """Motifs drawn from all m blocks, and the largest magnitude of these."""
     chosen = _core.select_blocks(m, k, method.seed, force_zero=method.force_zero)
-    drawn, largest = part.blocks.take(chosen)
     team = part.resources.team
-    table = team.concatenate(drawn)
+    table = team.concatenate(part.blocks.take(chosen))
     if method.force_zero:
         table = np.concatenate([np.zeros((1, method.block_size), table.dtype), table])
-    return table, team.largest(largest)
+    return table, team.largest(part.blocks.largest())
 
 
 def _lloyd(assignment: Assignment, method: KMeans, motifs: int, report: Progress) -> Lloyd:

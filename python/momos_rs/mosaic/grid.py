@@ -33,6 +33,7 @@ from momos_rs.errors import InvalidArgumentError
 from momos_rs.runtime.progress import Progress
 from momos_rs.runtime.resources import Resources
 
+from .importance import Importance
 from .methods import Sensitivity, StructuredMotifs
 from .mosaic import Mosaic, Motifs, common_dtype
 
@@ -77,6 +78,12 @@ class GridMosaic:
     def nbytes(self) -> int:
         """Bytes of all streams."""
         return sum(stream.size for stream in self.streams)
+
+    @property
+    def own_steps(self) -> bool:
+        """Whether rows or columns of any tensor have steps of their own."""
+        # The flags of a stream, see docs/format.md.
+        return any(stream[6] & 12 for stream in self.streams)
 
     @property
     def relative_error(self) -> float:
@@ -144,6 +151,8 @@ class _Member:
     """Its step relative to the common one."""
     weights: npt.NDArray[np.float32] | None
     """Weights of its elements, 1 on average."""
+    importance: Importance | None = None
+    """What errors of its rows and columns cost."""
 
 
 class GridPacker:
@@ -161,6 +170,7 @@ class GridPacker:
         economy: How much bits count, as a multiple of the best trade-off at high rates.
         sensitivities: By number of a base, how much its errors count; its step then follows from
             that instead of the root mean square.
+        importances: By number of a base, what its errors cost, instead of sensitivities.
         resources: What may be used. The result does not depend on it.
 
     Raises:
@@ -175,6 +185,7 @@ class GridPacker:
         *,
         economy: float = 1.0,
         sensitivities: Mapping[int, Sensitivity] | None = None,
+        importances: Mapping[int, Importance] | None = None,
         resources: Resources | None = None,
     ) -> None:
         self._states = method.states
@@ -192,7 +203,7 @@ class GridPacker:
         weights = [
             _normalised(sensitivities[index], model.bases[index])
             if sensitivities and index in sensitivities
-            else (1.0, None)
+            else (importances[index].mean if importances else 1.0, None)
             for index in members
         ]
         total = sum(mean * base.numel for (mean, _), base in zip(weights, bases, strict=True))
@@ -200,13 +211,14 @@ class GridPacker:
         self._members = []
         for index, base, square, (mean, each) in zip(members, bases, squares, weights, strict=True):
             rms = math.sqrt(square / max(base.numel, 1))
-            if sensitivities:
+            if sensitivities or importances:
                 scale = math.sqrt(average / mean) if mean > 0 else _WEIGHT_RANGE
                 scale = min(max(scale, 1 / _WEIGHT_RANGE), _WEIGHT_RANGE)
             else:
                 scale = (rms / self.rms) ** method.exponent if rms > 0 else 1.0
             shape = shapes.get(index, (base.numel,))
-            self._members.append(_Member(base, shape, scale, each))
+            importance = importances[index] if importances else None
+            self._members.append(_Member(base, shape, scale, each, importance))
 
     def steps(self, step: float) -> list[float]:
         """The step of each tensor, in the units of its weights."""
@@ -265,14 +277,25 @@ class GridPacker:
     def quantise(self, position: int, step: float) -> _core.GridTensor:
         """Quantises one tensor to a step in the units of its weights."""
         member = self._members[position]
+        geometry = self._geometries[position]
+        rows, columns, factors = None, None, None
+        if member.importance is not None and _is_matrix(member):
+            rows, columns = member.importance.rows, member.importance.inputs
+            factors = member.importance.factors
+            if geometry.transposed:
+                rows, columns = columns, rows
         return _core.quantise_to_grid(
             member.base.read(),
             member.base.dtype,
-            self._geometries[position],
+            geometry,
             step,
             states=self._states,
             economy=self._economy,
             weights=member.weights,
+            rows=rows,
+            columns=columns,
+            factors=factors,
+            own_steps=not geometry.lags,
             threads=self._threads,
         )
 
@@ -326,16 +349,31 @@ def _normalised(
     return mean, np.ascontiguousarray(relative, np.float32)
 
 
+def _is_matrix(member: _Member) -> bool:
+    """Whether a tensor is a matrix of rows and inputs, not cut into rows at will."""
+    return len(member.shape) > 1 and member.shape[0] > 1 and member.base.numel > member.shape[0]
+
+
 def _best_geometry(member: _Member, step: float, threads: int | None) -> _core.GridGeometry:
     """The order that takes the fewest bytes, by an estimate without a trellis."""
     candidates = geometries(member.base.numel, member.shape)
+    importance = member.importance
+    factors = importance.factors if importance is not None and _is_matrix(member) else None
+    if factors is not None:
+        # Errors go from input to input, so these are the rows.
+        candidates = [each for each in candidates if each.transposed]
     if len(candidates) == 1 or member.base.numel > TRIAL_ELEMENTS:
         return candidates[0]
     data = member.base.read()
+    # Prediction from rows before is not for rows with steps of their own.
+    gain = 0.0
+    if factors is not None:
+        gain = _core.gain_of_own_steps(factors.importance) * member.base.numel / 8
     return min(
         candidates,
-        key=lambda geometry: _core.estimate_grid(
-            data, member.base.dtype, geometry, step, threads=threads
+        key=lambda geometry: (
+            _core.estimate_grid(data, member.base.dtype, geometry, step, threads=threads)
+            + (gain if geometry.lags else 0.0)
         ),
     )
 

@@ -14,6 +14,7 @@ blocks it was given so far (Sculley, "Web-scale k-means clustering", 2010).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,10 +26,15 @@ from momos_rs.runtime.resources import BlockPlan, Resources, new_indices, releas
 
 from .block_stream import Blocks, BlockSource, Floats, Sample, as_working
 from .methods import KMeans
+from .relocation import MOST_SHARE, relocated, squared_distances
+from .spread import SHARES, DrawnBlocks, Spread, Weigh, first_of_equal
 
-__all__ = ["Assignment", "Lloyd", "assign"]
+__all__ = ["Assignment", "Lloyd", "LookedAt", "assign"]
 
 Indices = npt.NDArray[np.uint32]
+
+_FIRST_RELOCATION = 1 << 32
+"""Draws for relocations are numbered from here, beyond the rounds of :mod:`.spread`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,6 +88,21 @@ class Assignment:
         return None if progress is None else lambda done: progress(before + done)
 
 
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """Blocks on which motifs are refined: all, or a sample.
+
+    Attributes:
+        source: Those of this process.
+        indices: The motif of each, which is found in place.
+        total: Number of those of all processes.
+    """
+
+    source: BlockSource
+    indices: Indices
+    total: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lloyd(Assignment):
     """Blocks whose motifs are refined.
@@ -96,77 +117,179 @@ class Lloyd(Assignment):
         """Maximum number of blocks that are assigned to refine that many motifs."""
         m, method = len(self.blocks), self.method
         width = method.sample_width(self.blocks.total, motifs)
+        rounds = SHARES - 1 if method.init == "spread" else 0
         if method.mini_batch:
-            return m + method.iterations * (m // width)
-        return (m // width) * (method.iterations + 1) + (m if width > 1 else 0)
+            drawn_from = m // method.training_width(self.blocks.total, motifs)
+            return m + method.iterations * (m // width) + rounds * drawn_from
+        return (m // width) * (method.iterations + 1 + rounds) + (m if width > 1 else 0)
 
-    def refine(self, motifs: Floats) -> tuple[Floats, list[float]]:
-        """Refines motifs and finds the nearest of them for every block.
+    def refine(self, motifs: Floats, k: int) -> tuple[Floats, list[float]]:
+        """Draws the motifs that are missing, refines all, and finds the nearest for every block.
 
         Args:
-            motifs: (k, s), where to begin.
+            motifs: (n, s), where to begin; fewer than k only if the method is to spread them.
+            k: Number of motifs wanted.
 
         Returns:
             The motifs, and the distortion before the first and after every iteration: that of the
             blocks looked at, as a multiple of what all of them would add up to.
         """
         total, method = self.blocks.total, self.method
-        width = method.sample_width(total, len(motifs))
+        width = method.sample_width(total, k)
         if method.mini_batch:
+            motifs, _, _ = self._grown(motifs, k, method.training_width(total, k))
             motifs, distortions = self._by_batches(motifs, width)
-        elif width == 1:
-            return self._iterate(self.blocks, self.blocks.own, self.indices, total, motifs)
         else:
-            motifs, distortions = self._by_sample(motifs, width)
-        self.assign(motifs, after=self.searches(len(motifs)) - len(self.blocks))
+            motifs, known, drawn_from = self._grown(motifs, k, width)
+            motifs, distortions = self._iterate(drawn_from, motifs, known)
+            if width == 1:
+                return motifs, distortions
+            share = total / drawn_from.total
+            distortions = [distortion * share for distortion in distortions]
+        self.assign(motifs, after=self.searches(k) - len(self.blocks))
         return motifs, distortions
 
-    def _by_sample(self, motifs: Floats, width: int) -> tuple[Floats, list[float]]:
-        count = -(-self.blocks.total // width)
-        # Where it takes no more memory than a chunk of the blocks would, it is kept.
-        fits = not self.plan.keep and len(self.blocks) // width <= self.plan.chunk
-        sample = Sample(self.blocks, width, self.method.seed, keep=fits)
-        indices = new_indices(len(sample), self.plan, self.resources.folder)
-        motifs, distortions = self._iterate(sample, len(sample), indices, count, motifs)
-        return motifs, [distortion * (self.blocks.total / count) for distortion in distortions]
+    def spread(self, looked_at: LookedAt, weigh: Weigh | None = None) -> Spread:
+        """Draws of motifs from blocks, which weigh their squared distances by default."""
+        return Spread(
+            source=looked_at.source,
+            indices=looked_at.indices,
+            total=looked_at.total,
+            largest=self.largest,
+            seed=self.method.seed,
+            resources=self.resources,
+            weigh=weigh,
+            progress=self.progress,
+        )
+
+    def _grown(self, motifs: Floats, k: int, width: int) -> tuple[Floats, int, LookedAt]:
+        """All k motifs, how many of them the indices know, and one of so many blocks."""
+        looked_at = LookedAt(self.blocks, self.indices, self.blocks.total)
+        if width > 1:
+            # Where it takes no more memory than a chunk of the blocks would, it is kept.
+            fits = not self.plan.keep and len(self.blocks) // width <= self.plan.chunk
+            sample = Sample(self.blocks, width, self.method.seed, keep=fits)
+            indices = new_indices(len(sample), self.plan, self.resources.folder)
+            looked_at = LookedAt(sample, indices, -(-self.blocks.total // width))
+        if self.method.init == "random":
+            return motifs, 0, looked_at
+        motifs, known = self.spread(looked_at).grow(motifs, k)
+        return motifs, known, looked_at
 
     def _iterate(
-        self, source: BlockSource, own: int, indices: Indices, total: int, motifs: Floats
+        self, looked_at: LookedAt, motifs: Floats, known: int
     ) -> tuple[Floats, list[float]]:
+        """Lloyd's iterations from motifs of which the indices know the first ones."""
+        source, indices = looked_at.source, looked_at.indices
+        iterations = self.method.iterations
         clusters = _core.Clusters(len(motifs), self.blocks.block_size, largest=self.largest)
+        search = None
         moved = None
-        kernel = None
-        done = 0
+        done = (SHARES - 1) * len(source) if self.method.init == "spread" else 0
         distortions: list[float] = []
-        for iteration in range(self.method.iterations + 1):
-            search = self.search(motifs, total, kernel)
+        relocates = self.method.init == "spread"
+        for iteration in range(iterations + 1):
+            # Motifs in new places take two iterations to be of use.
+            relocates &= iteration < iterations - 2
+            draw = self._draw(looked_at, iteration, len(motifs)) if relocates else None
+            search = self._next_search(search, motifs, known, looked_at.total)
             for start, blocks in source.chunks():
-                found = search.nearest(
-                    blocks,
-                    previous=None if moved is None else indices[start : start + len(blocks)],
-                    moved=moved,
-                    threads=self.resources.threads,
-                    progress=self.counting(done),
-                )
-                indices[start : start + len(blocks)] = found
+                part = slice(start, start + len(blocks))
+                if moved is None and known:
+                    found, _ = search.nearest_with_added(
+                        blocks,
+                        previous=indices[part],
+                        threads=self.resources.threads,
+                        progress=self.counting(done),
+                    )
+                else:
+                    found = search.nearest(
+                        blocks,
+                        previous=None if moved is None else indices[part],
+                        moved=moved,
+                        threads=self.resources.threads,
+                        progress=self.counting(done),
+                    )
+                indices[part] = found
                 done += len(blocks)
                 if self.resources.team.is_first:
-                    counted = max(own - start, 0)
+                    counted = max(source.own - start, 0)
                     self._add(clusters, blocks[:counted], found[:counted])
+                if draw is not None:
+                    draw.add(start, search.distances(blocks, found, threads=self.resources.threads))
                 release(indices)
-            # What was the fastest still is when motifs have moved a little.
-            kernel = search.kernel
-            del search
-            self._pass_on(clusters, source, own, indices)
-            if iteration == self.method.iterations:
+            self._pass_on(clusters, source, indices)
+            if iteration == iterations:
                 distortions.append(self._distortion(clusters, motifs))
                 break
+            counts = np.zeros(len(motifs))
+            if draw is not None and self.resources.team.is_last:
+                counts = clusters.rows[:, -2].copy()
             means, moved, distortion = self._move(clusters, motifs)
             distortions.append(distortion)
-            if not moved.any() or (iteration and self._has_settled(*distortions[-2:])):
+            if not moved.any():
                 break
+            if iteration and self._has_settled(*distortions[-2:]):
+                if not relocates:
+                    break
+                relocates = False
+                draw = None
+            if draw is not None:
+                (counts,) = self.resources.team.from_last([counts])
+                self._relocate(looked_at, draw, motifs, means, moved, counts)
             motifs = means
         return motifs, distortions
+
+    def _next_search(
+        self, before: _core.MotifSearch | None, motifs: Floats, known: int, total: int
+    ) -> _core.MotifSearch:
+        if before is None and known:
+            return _core.MotifSearch.of_added(
+                motifs, known, blocks=total, largest=self.largest, threads=self.resources.threads
+            )
+        # What was the fastest still is when motifs have moved a little.
+        kernel = None if before is None or known else before.kernel
+        return self.search(motifs, total, kernel)
+
+    def _draw(self, looked_at: LookedAt, iteration: int, motifs: int) -> DrawnBlocks:
+        """Where motifs may be moved after an iteration."""
+        return DrawnBlocks(
+            math.ceil(MOST_SHARE * motifs),
+            self.method.seed,
+            _FIRST_RELOCATION + iteration,
+            looked_at.source,
+            self.resources,
+        )
+
+    def _relocate(
+        self,
+        looked_at: LookedAt,
+        draw: DrawnBlocks,
+        motifs: Floats,
+        means: Floats,
+        moved: npt.NDArray[np.bool_],
+        counts: npt.NDArray[np.float64],
+    ) -> None:
+        """Moves motifs of little use to blocks drawn, in place."""
+        source, team = looked_at.source, self.resources.team
+        numbers = draw.numbers()
+        own = source.take(numbers)
+        low = np.searchsorted(numbers, source.first)
+        places = (numbers[low : low + len(own)] - np.uint64(source.first)).astype(np.int64)
+        distances = team.concatenate(squared_distances(own, motifs[looked_at.indices[places]]))
+        rows = team.concatenate(own)
+        order = np.lexsort((numbers, -distances))
+        rows, distances = first_of_equal(rows[order], distances[order])
+        chosen = relocated(
+            means,
+            counts,
+            rows,
+            distances,
+            fixed=int(self.method.force_zero),
+            threads=self.resources.threads,
+        )
+        means[chosen] = rows[: len(chosen)]
+        moved[chosen] = True
 
     def _has_settled(self, before: float, after: float) -> bool:
         return before - after < self.method.tolerance * before
@@ -175,9 +298,7 @@ class Lloyd(Assignment):
         if len(blocks):
             clusters.add(blocks, indices, threads=self.resources.threads)
 
-    def _pass_on(
-        self, clusters: _core.Clusters, source: BlockSource, own: int, indices: Indices
-    ) -> None:
+    def _pass_on(self, clusters: _core.Clusters, source: BlockSource, indices: Indices) -> None:
         """Adds the blocks of this process to the sums of those before it, and hands them on.
 
         The first process has added its own already, while it searched.
@@ -189,8 +310,8 @@ class Lloyd(Assignment):
             clusters.rows = rows
             del rows
             for start, blocks in source.chunks():
-                if start < own:
-                    counted = blocks[: own - start]
+                if start < source.own:
+                    counted = blocks[: source.own - start]
                     self._add(clusters, counted, indices[start : start + len(counted)])
                 release(indices)
         if not team.is_last:
@@ -239,7 +360,7 @@ class Lloyd(Assignment):
                     self._add(clusters, blocks, found)
                 release(indices)
             del search
-            self._pass_on(clusters, sample, len(sample), indices)
+            self._pass_on(clusters, sample, indices)
             before = 0.0
             if team.is_last:
                 motifs, before = _towards_means(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from momos_rs import _core, defaults
 from momos_rs.errors import Argument, InvalidArgumentError
 
+from .calibration import Calibration
 from .mosaic import motif_count
 from .targets import Targets
 
@@ -143,6 +144,10 @@ class KMeans(FreeMotifs):
     """Motifs drawn from the blocks and refined by Lloyd's algorithm (1982).
 
     Attributes:
+        init: Where to begin: ``"spread"`` draws motifs in rounds, the likelier the farther from
+            those before, and moves those of little use between iterations (see
+            :mod:`momos_rs.mosaic.spread` and :mod:`momos_rs.mosaic.relocation`); ``"random"``
+            draws them uniformly, as :class:`RandomMotifs` does.
         iterations: Maximum number of iterations; with ``mini_batch``, the number of batches.
         tolerance: Stop after an iteration that lowers the distortion by a smaller share; 0 to stop
             only where no motif moves.
@@ -157,6 +162,7 @@ class KMeans(FreeMotifs):
 
     name: ClassVar[defaults.MethodName] = "kmeans"
 
+    init: defaults.Init = defaults.INIT
     iterations: int = defaults.ITERATIONS
     tolerance: float = defaults.TOLERANCE
     training_blocks: int = defaults.TRAINING_BLOCKS
@@ -165,6 +171,10 @@ class KMeans(FreeMotifs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.init not in defaults.INITS:
+            raise InvalidArgumentError(
+                Argument("init"), f" must be one of {', '.join(defaults.INITS)}, not {self.init!r}"
+            )
         for name in ("iterations", "training_blocks", "mini_batch"):
             if getattr(self, name) < 0:
                 raise InvalidArgumentError(
@@ -185,18 +195,22 @@ class KMeans(FreeMotifs):
 
     def sample_width(self, blocks: int, motifs: int) -> int:
         """Of how many blocks one is looked at in an iteration."""
-        wanted = self.mini_batch or self.training_blocks * motifs
-        if wanted == 0:
+        if self.mini_batch:
+            return max(-(-blocks // self.mini_batch), 1)
+        return self.training_width(blocks, motifs)
+
+    def training_width(self, blocks: int, motifs: int) -> int:
+        """The same without a mini-batch, which motifs are not drawn from."""
+        wanted = max(self.training_blocks * motifs, LEAST_TRAINING_BLOCKS)
+        if self.training_blocks == 0 or blocks <= 2 * wanted:
             return 1
-        if self.mini_batch == 0:
-            wanted = max(wanted, LEAST_TRAINING_BLOCKS)
-            if blocks <= 2 * wanted:
-                return 1
-        return max(-(-blocks // wanted), 1)
+        return -(-blocks // wanted)
 
     def record(self, blocks: int, motifs: int) -> dict[str, Any]:
         """As :meth:`FreeMotifs.record`; of what is usually the same, only what is not."""
         settings = super().record(blocks, motifs) | {"iterations": self.iterations}
+        if self.init != defaults.INIT:
+            settings["init"] = self.init
         if self.tolerance != defaults.TOLERANCE:
             settings["tolerance"] = self.tolerance
         if self.mini_batch:
@@ -221,6 +235,10 @@ class StructuredMotifs:
             :data:`momos_rs.defaults.STEP_EXPONENT` unless a sensitivity is given.
         sensitivity: How much errors count, by name of a tensor: a number, or one per element; the
             steps of the tensors then follow from it.
+        calibration: How the weights are used, see :func:`momos_rs.calibrate`: errors go where the
+            model's outputs feel them least, and the steps of tensors, rows and columns follow.
+        calibration: How the weights are used, see :mod:`momos_rs.calibration`: errors are put where
+            the model's outputs feel them least, and the steps of tensors, rows and columns follow.
     """
 
     name: ClassVar[defaults.MethodName]
@@ -231,26 +249,39 @@ class StructuredMotifs:
     targets: Targets = field(default_factory=Targets)
     step_exponent: float | None = None
     sensitivity: Mapping[str, Sensitivity] | None = field(default=None, compare=False)
+    calibration: Calibration | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_block_size(self.block_size)
         _give_one([Argument("step", self.step)], self.targets, "the step")
         if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
             raise InvalidArgumentError(Argument("step"), f" must be above 0, not {self.step}")
+        self._check_one_choice_of_steps()
+
+    def _check_one_choice_of_steps(self) -> None:
+        if self.calibration is not None and self.sensitivity is not None:
+            raise InvalidArgumentError(
+                "give either ",
+                Argument("calibration"),
+                " or ",
+                Argument("sensitivity"),
+                ", not both: each says how much errors count",
+            )
         if self.step_exponent is None:
             return
         if not math.isfinite(self.step_exponent):
             raise InvalidArgumentError(
                 Argument("step_exponent"), f" must be finite, not {self.step_exponent}"
             )
-        if self.sensitivity is not None:
-            raise InvalidArgumentError(
-                "give either ",
-                Argument("sensitivity"),
-                " or ",
-                Argument("step_exponent", self.step_exponent),
-                ", not both: each chooses the steps of the tensors",
-            )
+        for name in ("sensitivity", "calibration"):
+            if getattr(self, name) is not None:
+                raise InvalidArgumentError(
+                    "give either ",
+                    Argument(name),
+                    " or ",
+                    Argument("step_exponent", self.step_exponent),
+                    ", not both: each chooses the steps of the tensors",
+                )
 
     @property
     def spacing(self) -> float:
@@ -268,11 +299,16 @@ class StructuredMotifs:
         Args:
             step: The spacing of the grid; None if every tensor has one of its own.
         """
-        return {
+        record: dict[str, Any] = {
             "method": self.name,
             "step": step,
-            "step_exponent": None if self.sensitivity is not None else self.exponent,
+            "step_exponent": self.exponent,
         }
+        if self.sensitivity is not None:
+            record["step_exponent"] = None
+        if self.calibration is not None:
+            record |= {"step_exponent": None, "calibration_samples": self.calibration.samples}
+        return record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -77,6 +78,7 @@ class Mosaic:
             release(self.indices)
         return counts.astype(np.uint64)
 
+    @cached_property
     def offsets(self) -> list[int]:
         """First block of each tensor, and the number of blocks at the end."""
         result = [0]
@@ -86,7 +88,7 @@ class Mosaic:
 
     def tensor_indices(self, tensor: int) -> npt.NDArray[np.uint32]:
         """The indices of one tensor's blocks."""
-        offsets = self.offsets()
+        offsets = self.offsets
         return self.indices[offsets[tensor] : offsets[tensor + 1]]
 
     def table(self, *, threads: int | None = None) -> npt.NDArray[np.uint8]:

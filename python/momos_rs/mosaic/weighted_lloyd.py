@@ -11,8 +11,8 @@ from momos_rs import _core
 from momos_rs.checkpoint.model import Base
 from momos_rs.runtime.resources import BlockPlan, release
 
-from .block_stream import Blocks, as_working
-from .lloyd import Lloyd
+from .block_stream import Blocks, Floats, as_working
+from .lloyd import Lloyd, LookedAt
 from .methods import Sensitivity
 from .mosaic import Motifs
 
@@ -50,6 +50,16 @@ class BlockWeights:
         # An entry without any weight still belongs somewhere.
         return (scaled + 1e-6).astype(np.float32, copy=False)
 
+    def distortions(self, start: int, blocks: Floats, motifs: Floats) -> npt.NDArray[np.float64]:
+        """The weighted squared distances (n,) of blocks (n, s), from a number on, to motifs (n, s);
+        columns are added one after the other."""
+        each = self.read(start, start + len(blocks))
+        total = np.zeros(len(blocks))
+        for column in range(blocks.shape[1]):
+            difference = blocks[:, column].astype(np.float64) - motifs[:, column]
+            total += difference * difference * each[:, column]
+        return total
+
 
 def _base_of(values: npt.NDArray[np.float32], numel: int) -> Base:
     def part(start: int, stop: int) -> npt.NDArray[np.uint8]:
@@ -60,7 +70,7 @@ def _base_of(values: npt.NDArray[np.float32], numel: int) -> Base:
 
 
 def weighted_lloyd(
-    lloyd: Lloyd, weights: BlockWeights, motifs: Motifs
+    lloyd: Lloyd, weights: BlockWeights, motifs: Motifs, k: int
 ) -> tuple[Motifs, list[float]]:
     """Lloyd's algorithm with every motif at the weighted mean of its blocks.
 
@@ -71,12 +81,16 @@ def weighted_lloyd(
     Args:
         lloyd: The blocks; their indices are found in place.
         weights: The weights of the blocks, positive.
-        motifs: (k, s), where to begin.
+        motifs: (n, s), where to begin; fewer than k only if the method is to spread them.
+        k: Number of motifs wanted.
 
     Returns:
         The motifs, and the weighted distortion before the first and after each iteration, relative
         to the mean weight.
     """
+    if lloyd.method.init == "spread":
+        looked_at = LookedAt(lloyd.blocks, lloyd.indices, lloyd.blocks.total)
+        motifs, _ = lloyd.spread(looked_at, weights.distortions).grow(motifs, k)
     iterations = lloyd.method.iterations
     fixed = int(lloyd.method.force_zero)
     table = motifs.astype(np.float64)

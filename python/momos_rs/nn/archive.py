@@ -64,7 +64,7 @@ def archive_mosaic(archive: Archive, model: nn.Module) -> ModelMosaic:
     spans = []
     if mosaic is not None:
         members = archive.document.members()
-        offsets = mosaic.offsets()
+        offsets = mosaic.offsets
         first_of = {base: offsets[at : at + 2] for at, base in enumerate(members)}
         for entry in archive.document.entries:
             # A view of a part of its storage is loaded as an ordinary weight.

@@ -14,6 +14,7 @@ from momos_rs.checkpoint.model import Checkpoint
 from momos_rs.errors import InvalidArgumentError
 from momos_rs.mosaic.build import Refine, mosaic_of_bases
 from momos_rs.mosaic.grid import GridMosaic, GridPacker
+from momos_rs.mosaic.importance import Importances, importances
 from momos_rs.mosaic.lloyd import Lloyd
 from momos_rs.mosaic.methods import Exact, FreeMotifs, KMeans, Sensitivity, StructuredMotifs
 from momos_rs.mosaic.mosaic import Mosaic, Motifs, compare_with_mosaic
@@ -141,14 +142,14 @@ class Maker:
         """Number of blocks of the members, m."""
         return sum(_core.block_count(self.model.bases[each].numel, size) for each in self.members)
 
-    def _refine_by_weight(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
+    def _refine_by_weight(self, lloyd: Lloyd, table: Motifs, k: int) -> tuple[Motifs, list[float]]:
         assert self._sensitivities is not None
         weights = BlockWeights(
             [self.model.bases[index] for index in self.members],
             [self._sensitivities[index] for index in self.members],
             lloyd.method.block_size,
         )
-        return weighted_lloyd(lloyd, weights, table)
+        return weighted_lloyd(lloyd, weights, table, k)
 
     def _free_by_target(self, method: FreeMotifs) -> Made:
         blocks = self._blocks(method.block_size)
@@ -202,7 +203,7 @@ class Maker:
             grid = self._grid_of_error(wanted.max_error, limits)
         made = self._of_grid(grid)
         chosen = f"a step of {grid.step:.6g} RMS" if grid.step < COARSEST_STEP else "one per tensor"
-        return replace(made, notes=(f"{wanted.describe()}: chose {chosen}",))
+        return replace(made, notes=(f"{wanted.describe()}: chose {chosen}", *made.notes))
 
     @cached_property
     def _method(self) -> StructuredMotifs:
@@ -217,6 +218,7 @@ class Maker:
             self.members,
             self._method,
             sensitivities=self._sensitivities,
+            importances=None if self._importances is None else self._importances.by_base,
             resources=self.resources,
         )
 
@@ -228,6 +230,13 @@ class Maker:
         from momos_rs.mosaic.sensitivity import by_base
 
         return by_base(self.model, self.members, method.sensitivity)
+
+    @cached_property
+    def _importances(self) -> Importances | None:
+        calibration = self._method.calibration
+        if calibration is None:
+            return None
+        return importances(calibration, self.model, self.members, threads=self.resources.threads)
 
     def _grid(self, step: float, limits: Sequence[float] | None = None) -> GridMosaic:
         return self._packer.at(step, limits=limits, progress=self.progress)
@@ -301,7 +310,8 @@ class Maker:
             settings=settings,
         )
         streams = dict(zip(self.members, grid.streams, strict=True))
-        return Made(mosaic, GridSections(streams, record), settings)
+        notes = () if self._importances is None else self._importances.notes
+        return Made(mosaic, GridSections(streams, record, grid.own_steps), settings, notes)
 
     # ---- targets
 
@@ -375,18 +385,26 @@ class Maker:
             copies=self.copies,
             settings={**made.settings, "effort": self.options.effort},
             grid=made.grid,
+            errors=relative_errors(self._differences(made)),
             effort=self.options.effort,
             resources=self.resources,
         )
 
-    def errors(self, made: Made) -> tuple[float, float]:
-        """The relative error over all tensors, and the largest of one of them."""
-        assert made.mosaic is not None
-        distortion = energy = worst = 0.0
-        for position, index in enumerate(self.members):
-            difference = compare_with_mosaic(
+    def _differences(self, made: Made) -> dict[int, _core._Difference]:
+        """How each member differs from what it decodes to."""
+        if made.mosaic is None:
+            return {}
+        return {
+            index: compare_with_mosaic(
                 self.model.bases[index], made.mosaic, position, threads=self.resources.threads
             )
+            for position, index in enumerate(self.members)
+        }
+
+    def errors(self, made: Made) -> tuple[float, float]:
+        """The relative error over all tensors, and the largest of one of them."""
+        distortion = energy = worst = 0.0
+        for difference in self._differences(made).values():
             distortion += difference["distortion"]
             energy += difference["sum_of_squares"]
             if difference["sum_of_squares"]:
@@ -403,3 +421,12 @@ class Maker:
         if wanted.max_tensor_error is not None:
             shares.append(worst / wanted.max_tensor_error)
         return max(shares)
+
+
+def relative_errors(differences: Mapping[int, _core._Difference]) -> dict[int, float]:
+    """The relative error of each base that has one, which the archive records."""
+    return {
+        index: each["distortion"] / each["sum_of_squares"] if each["sum_of_squares"] else 0.0
+        for index, each in differences.items()
+        if each["distortion"]
+    }

@@ -20,6 +20,7 @@ from .selection import Selection
 if TYPE_CHECKING:
     import torch
 
+    from momos_rs.mosaic.calibration import Calibration
     from momos_rs.mosaic.methods import Sensitivity
 
 __all__ = [
@@ -74,6 +75,7 @@ class MethodKeywords(TypedDict, total=False):
     seed: int
     force_zero: bool
     motif_dtype: defaults.MotifDtype
+    init: defaults.Init
     iterations: int
     tolerance: float
     training_blocks: int
@@ -81,6 +83,7 @@ class MethodKeywords(TypedDict, total=False):
     step: float | None
     step_exponent: float | None
     sensitivity: Mapping[str, Sensitivity] | None
+    calibration: Calibration | None
     target_ratio: float | None
     target_size: float | None
     bits: float | None

@@ -21,7 +21,16 @@ from .options import PackOptions
 from .report import PackReport, TensorReport
 from .selection import Members
 
-__all__ = ["Outcome", "measure", "pack_report"]
+__all__ = ["Outcome", "differences_of", "measure", "pack_report"]
+
+
+_SMALL_ERROR = 0.05
+"""A relative error of all tensors by which nobody would look for one that is lost,"""
+
+_LOST = 0.5
+"""and one of a tensor by which it is."""
+
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -44,22 +53,17 @@ def measure(
     made: Made,
     members: Members,
     summary: ArchiveSummary,
-    resources: Resources,
-    progress: Progress | None,
+    differences: Mapping[int, _core._Difference],
 ) -> Outcome:
-    """Compares every tensor of a mosaic with its original.
+    """What became of every tensor.
 
     Args:
         model: The originals.
         made: The mosaic.
         members: Which tensors are part of it.
         summary: What the archive takes.
-        resources: What may be used; of several processes, each compares its share.
-        progress: Called while work goes on.
+        differences: How the mosaic differs from each of its tensors, by base.
     """
-    differences: Mapping[int, _core._Difference] = {}
-    if made.mosaic is not None:
-        differences = _differences(model, made.mosaic, members, resources, progress)
     names: list[list[str]] = [[] for _ in model.bases]
     for entry in model.entries:
         names[members.copies.get(entry.base, entry.base)].append(entry.name)
@@ -91,14 +95,15 @@ def measure(
     return Outcome(tuple(reports), distortion, energy)
 
 
-def _differences(
+def differences_of(
     model: Checkpoint,
     mosaic: Mosaic,
     members: Members,
     resources: Resources,
     progress: Progress | None,
 ) -> dict[int, _core._Difference]:
-    """How the mosaic differs from each of its tensors, by base."""
+    """How a mosaic differs from each of its tensors, by base; of several processes, each compares
+    its share."""
     bases = [model.bases[index] for index in members.indices]
     first, stop = own_bases(bases, mosaic.block_size, resources.team)
     shared = bases[first:stop]
@@ -180,6 +185,15 @@ def _notes(options: PackOptions, members: Members, made: Made, outcome: Outcome)
         )
         if isinstance(method, FreeMotifs) and method.motif_dtype != "auto":
             notes.append(f"exact motifs are not rounded to {method.motif_dtype}")
+    if _ratio(outcome.distortion, outcome.energy) < _SMALL_ERROR:
+        lost = [each for each in outcome.tensors if each.relative_error > _LOST]
+        notes += [
+            f"{', '.join(each.names)} is lost to the scale of the others (relative error "
+            f"{each.relative_error:.3g}); keep it exact by exclude"
+            for each in lost[:_MOST_NAMED]
+        ]
+        if len(lost) > _MOST_NAMED:
+            notes.append(f"{len(lost) - _MOST_NAMED} more tensors are lost to it")
     return (*notes, *made.notes)
 
 

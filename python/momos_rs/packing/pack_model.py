@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from momos_rs.runtime.stopwatch import Stopwatch
 from momos_rs.runtime.team import SOLO, Team
 
 from .copies import find_copies
-from .maker import Made, Maker
+from .maker import Made, Maker, relative_errors
 from .options import (
     ARCHIVE_SUFFIX,
     Model,
@@ -41,9 +42,10 @@ from .options import (
     beside,
     resources_of,
 )
-from .outcome import measure, pack_report
+from .outcome import differences_of, measure, pack_report
 from .report import PackReport
 from .selection import Members
+from .unusual import keep_exact, without_unusual
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -118,6 +120,7 @@ def pack_file(
         _check_divisible(checked)
     if team.is_first:
         check_target(target, overwrite=overwrite)
+        checkpoint.check_not_input(target, source)
     watch = Stopwatch()
     with watch.phase("read"):
         model = checkpoint.read(source, allow_pickle=allow_pickle)
@@ -208,6 +211,8 @@ class Packer:
             members = self.select()
         with self.watch.phase("mosaic"):
             members, made = self.make(members)
+        with self.watch.phase("measure"):
+            members, made, differences = self._measure(members, made)
         # Until all is done, a signal leaves no archive.
         with contextlib.ExitStack() as placing:
 
@@ -226,11 +231,12 @@ class Packer:
                     copies=members.copies,
                     settings={**made.settings, "effort": self.options.effort},
                     grid=made.grid,
+                    errors=relative_errors(differences),
                     effort=self.options.effort,
                     resources=self.resources,
                     progress=self.progress,
                 )
-            return self._report(path, members, made, summary)
+            return self._report(path, members, made, summary, differences)
 
     def select(self) -> Members:
         """Which tensors become part of the mosaic."""
@@ -253,8 +259,30 @@ class Packer:
                 return found
             if isinstance(method, Exact):
                 members = members.without_mosaic()
-        maker = Maker(self.model, members, self.options, self.resources, self.progress)
-        return members, maker.make()
+        members = without_unusual(self.model, members)
+        return members, self._make(members)
+
+    def _make(self, members: Members) -> Made:
+        return Maker(self.model, members, self.options, self.resources, self.progress).make()
+
+    def _measure(
+        self, members: Members, made: Made
+    ) -> tuple[Members, Made, dict[int, _core._Difference]]:
+        """How the mosaic differs from its tensors; made anew without those that it would make
+        infinite."""
+        if made.mosaic is None:
+            return members, made, {}
+        args = self.resources, self.progress
+        differences = differences_of(self.model, made.mosaic, members, *args)
+        infinite = {
+            index: "rounded, it would not be finite"
+            for index, each in differences.items()
+            if not math.isfinite(each["distortion"])
+        }
+        if not infinite:
+            return members, made, differences
+        members = keep_exact(members, infinite)
+        return self._measure(members, self._make(members))
 
     def _select(self, copies: Mapping[int, int], block_size: int) -> Members:
         return Members.of(self.model, self.options.selection, block_size, copies, self.resources)
@@ -287,6 +315,10 @@ class Packer:
         """Raises InvalidArgumentError if structured motifs need more than the memory allowed."""
         budget = self.resources.budget
         needed = _STRUCTURED_BYTES * sum(self.model.bases[index].numel for index in members)
+        if method.calibration is not None:
+            # Factors are half of a matrix, and targets and errors are kept in float64.
+            needed += 16 * max((self.model.bases[index].numel for index in members), default=0)
+            needed += sum(each.sums.nbytes // 2 for each in method.calibration.moments.values())
         if budget is not None and needed > budget:
             raise InvalidArgumentError(
                 f"method {method.name} keeps all tensors in memory, about {needed:,} bytes, which "
@@ -296,10 +328,14 @@ class Packer:
             )
 
     def _report(
-        self, path: Path | None, members: Members, made: Made, summary: ArchiveSummary
+        self,
+        path: Path | None,
+        members: Members,
+        made: Made,
+        summary: ArchiveSummary,
+        differences: Mapping[int, _core._Difference],
     ) -> PackReport:
-        with self.watch.phase("measure"):
-            outcome = measure(self.model, made, members, summary, self.resources, self.progress)
+        outcome = measure(self.model, made, members, summary, differences)
         report = pack_report(self.model, self.options, members, made, summary, outcome)
         peaks = self.resources.team.join([report.peak_memory or 0])
         return dataclasses.replace(

@@ -146,6 +146,7 @@ class PlanKeywords(SelectionKeywords, ResourceKeywords, total=False):
     seed: int
     force_zero: bool
     motif_dtype: defaults.MotifDtype
+    init: defaults.Init
     iterations: int
     tolerance: float
     training_blocks: int
@@ -310,9 +311,11 @@ class _Sweep:
             )
         return Maker(self._model, members, options, self._resources)
 
-    def _refine(self, lloyd: Lloyd, table: Motifs) -> tuple[Motifs, list[float]]:
+    def _refine(self, lloyd: Lloyd, table: Motifs, k: int) -> tuple[Motifs, list[float]]:
         """Lloyd's algorithm from the motifs of the capacity before, where there are some."""
         method = lloyd.method
+        if method.init == "spread":
+            return self._refine_spread(lloyd, table, k)
         chosen = _core.select_blocks(
             len(lloyd.blocks), len(table), method.seed, force_zero=method.force_zero
         )
@@ -327,8 +330,19 @@ class _Sweep:
             table[places[found] + zero] = motifs[zero:][found]
             fewer = replace(method, iterations=math.ceil(method.iterations / 2))
             lloyd = replace(lloyd, method=fewer)
-        result = lloyd.refine(table)
+        result = lloyd.refine(table, k)
         self._warm = (table.shape[1], chosen, result[0])
+        return result
+
+    def _refine_spread(self, lloyd: Lloyd, table: Motifs, k: int) -> tuple[Motifs, list[float]]:
+        """The same where the motifs that are missing are drawn by their distance to the others."""
+        size = table.shape[1]
+        if self._warm is not None and self._warm[0] == size and len(self._warm[2]) <= k:
+            table = self._warm[2]
+            fewer = replace(lloyd.method, iterations=math.ceil(lloyd.method.iterations / 2))
+            lloyd = replace(lloyd, method=fewer)
+        result = lloyd.refine(table, k)
+        self._warm = (size, np.zeros(0, np.uint64), result[0])
         return result
 
     def _bound_ratio(self, mosaic: Mosaic, summary: ArchiveSummary) -> float:

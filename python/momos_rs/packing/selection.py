@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -21,9 +21,10 @@ class Selection:
     """Which tensors should become part of the mosaic.
 
     Attributes:
-        include: Patterns (``*``, ``?``, ``[...]``) of names; if any are given, exactly the
-            floating tensors that match one are taken, whatever their number of dimensions.
-        exclude: Patterns of names that are kept exact in any case.
+        include: Names, or patterns of them (``*``, ``?``, ``[...]``); what is the name of a
+            tensor is no pattern. If any are given, exactly the floating tensors that match one are
+            taken, whatever their number of dimensions.
+        exclude: Names and patterns, likewise, of what is kept exact in any case.
         all_parameters: Take every floating tensor but running statistics, as in the paper,
             instead of those of two or more dimensions only.
     """
@@ -41,10 +42,12 @@ class Decision:
         mosaic: Whether it becomes part of the mosaic.
         note: Why a tensor that was selected, or that a reader would expect to be, is not part of
             the mosaic; empty where there is nothing to say.
+        energy: Sum of the squares of its values, if it becomes part of the mosaic.
     """
 
     mosaic: bool
     note: str = ""
+    energy: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,10 @@ def select(
         InvalidArgumentError: If a pattern matches no tensor.
     """
     names = [entry.name for entry in checkpoint.entries]
-    for pattern in (*selection.include, *selection.exclude):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise InvalidArgumentError(
-                f"no tensor of {checkpoint.source} matches {pattern!r}; "
-                f"names look like {_example(names)}"
-            )
+    include, exclude = (
+        _matching(names, patterns, checkpoint.source)
+        for patterns in (selection.include, selection.exclude)
+    )
     views: list[list[Entry]] = [[] for _ in checkpoint.bases]
     for entry in checkpoint.entries:
         views[entry.base].append(entry)
@@ -119,7 +120,15 @@ def select(
     first, stop = team.share([base.nbytes for base in checkpoint.bases])
     return team.join(
         [
-            _decide(checkpoint.bases[index], views[index], selection, block_size, resources.threads)
+            _decide(
+                checkpoint.bases[index],
+                views[index],
+                selection,
+                include,
+                exclude,
+                block_size,
+                resources.threads,
+            )
             for index in range(first, stop)
         ]
     )
@@ -129,14 +138,16 @@ def _decide(
     base: Base,
     entries: Sequence[Entry],
     selection: Selection,
+    include: Set[str],
+    exclude: Set[str],
     block_size: int,
     threads: int | None,
 ) -> Decision:
     names = [entry.name for entry in entries]
-    if not dtype(base.dtype).floating or _matches(names, selection.exclude):
+    if not dtype(base.dtype).floating or not exclude.isdisjoint(names):
         return Decision(mosaic=False)
     if selection.include:
-        if not _matches(names, selection.include):
+        if include.isdisjoint(names):
             return Decision(mosaic=False)
     elif any(is_running_statistic(name) for name in names):
         note = "running statistic, no parameter" if selection.all_parameters else ""
@@ -148,16 +159,33 @@ def _decide(
     if base.numel < block_size:
         return Decision(mosaic=False, note=f"{base.numel} elements do not fill a block")
     start = 0
+    energy = 0.0
     for piece in base.pieces(PIECE_BYTES):
-        position = _core.survey_tensor(piece, base.dtype, threads=threads)["first_non_finite"]
+        survey = _core.survey_tensor(piece, base.dtype, threads=threads)
+        position = survey["first_non_finite"]
         if position is not None:
             return Decision(mosaic=False, note=f"NaN or Inf at element {start + position}")
         start += len(piece) // dtype(base.dtype).itemsize
-    return Decision(mosaic=True)
+        energy += survey["sum_of_squares"]
+    return Decision(mosaic=True, energy=energy)
 
 
-def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+def _matching(names: Sequence[str], patterns: Sequence[str], source: str) -> frozenset[str]:
+    """The names that are one of the patterns, or match one that is no name.
+
+    Raises:
+        InvalidArgumentError: If nothing is or matches a pattern.
+    """
+    known = frozenset(names)
+    matching: set[str] = set()
+    for pattern in patterns:
+        found = {pattern} if pattern in known else {n for n in names if fnmatchcase(n, pattern)}
+        if not found:
+            raise InvalidArgumentError(
+                f"no tensor of {source} matches {pattern!r}; names look like {_example(names)}"
+            )
+        matching |= found
+    return frozenset(matching)
 
 
 def _example(names: Sequence[str]) -> str:

@@ -81,6 +81,7 @@ def unpack_file(
             target = beside(source, ".safetensors" if origin == "safetensors" else ".pt")
         target = Path(target)
         check_suffix(target)
+        checkpoint.check_not_input(target, source)
         model = archive.checkpoint()
         once, per_thread = archive.decoding_memory()
         shares = resources.share_out(

@@ -83,7 +83,7 @@ def _occupied(values: Tensor, origin: int | None = None, stop: int | None = None
     size = values.element_size()
     origin = begin if origin is None else origin
     stop = end if stop is None else stop
-    marks = torch.zeros(stop - origin, dtype=torch.bool)
+    marks = torch.zeros(stop - origin, dtype=torch.bool, device="cpu")
     for byte in range(size):
         marks.as_strided(
             values.shape, [each * size for each in values.stride()], begin - origin + byte

@@ -309,7 +309,13 @@ class MoMos:
     def _draw_seed(self) -> int:
         if self.generator is None:
             return seed_of_projection(self.seed, self._projections)
-        drawn = torch.randint((1 << 63) - 1, (), dtype=torch.int64, generator=self.generator)
+        drawn = torch.randint(
+            (1 << 63) - 1,
+            (),
+            dtype=torch.int64,
+            generator=self.generator,
+            device=self.generator.device,
+        )
         return int(drawn)
 
     def _make_motifs(self, blocks: Blocks, k: int, seed: int, communicator: Communicator) -> Tensor:

@@ -47,7 +47,7 @@ def draw_indices(m: int, k: int, seed: int) -> Tensor:
     from momos_rs import _core
 
     if k == 0:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     return torch.from_numpy(_core.select_blocks(m, k, seed).astype("int64"))
 
 

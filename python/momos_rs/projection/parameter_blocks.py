@@ -212,7 +212,8 @@ class Blocks:
         }
         for piece in self._pieces:
             end = piece.first_global + piece.owned
-            torch.arange(piece.first_global, end, out=numbers[piece.device][piece.rows])
+            rows = numbers[piece.device][piece.rows]
+            torch.arange(piece.first_global, end, out=rows, device=piece.device)
         return numbers
 
     def take(self, indices: Tensor) -> Tensor:
@@ -238,15 +239,16 @@ class Blocks:
         counted = [piece for piece in self._pieces if piece.counted and piece.owned]
         if not counted:
             return []
-        firsts = torch.tensor([piece.first_global for piece in counted])
-        owned = torch.tensor([piece.owned for piece in counted])
-        rows = torch.tensor([piece.rows.start for piece in counted])
+        firsts = torch.tensor([piece.first_global for piece in counted], device="cpu")
+        owned = torch.tensor([piece.owned for piece in counted], device="cpu")
+        rows = torch.tensor([piece.rows.start for piece in counted], device="cpu")
         at = (torch.searchsorted(firsts, indices, right=True) - 1).clamp(min=0)
         local = indices - firsts[at]
         here = (local >= 0) & (local < owned[at])
         found = []
         for device in self._matrices:
-            on_device = torch.tensor([piece.device == device for piece in counted])
+            places = [piece.device == device for piece in counted]
+            on_device = torch.tensor(places, device="cpu")
             (chosen,) = (here & on_device[at]).nonzero(as_tuple=True)
             found.append((device, chosen, rows[at[chosen]] + local[chosen]))
         return found

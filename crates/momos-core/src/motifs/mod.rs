@@ -10,9 +10,11 @@ mod random;
 pub mod repeats;
 mod select;
 mod sums;
+mod weighted_draw;
 
 pub use clusters::Clusters;
 pub use distinct::{Distinct, DistinctBlocks, distinct};
 pub use lloyd::{Refined, lloyd};
 pub use random::SplitMix64;
 pub use select::select;
+pub use weighted_draw::WeightedDraw;

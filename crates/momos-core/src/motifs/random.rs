@@ -1,5 +1,14 @@
 //! The generator behind every seeded choice.
 
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[inline(always)]
+fn mix(mut state: u64) -> u64 {
+    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}
+
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 ///
 /// The state starts as the seed. Every step adds `0x9e3779b97f4a7c15` to it and returns the sum
@@ -18,11 +27,14 @@ impl SplitMix64 {
 
     /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.state = self.state.wrapping_add(GOLDEN);
+        mix(self.state)
+    }
+
+    /// The `index`-th number of a seed, counted from 0.
+    #[inline(always)]
+    pub fn nth(seed: u64, index: u64) -> u64 {
+        mix(seed.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN)))
     }
 
     /// A number in `0..bound`, every one equally likely.
@@ -61,6 +73,9 @@ mod tests {
                 16_408_922_859_458_223_821,
             ]
         );
+        for (index, number) in (0..).zip(first) {
+            assert_eq!(SplitMix64::nth(1_234_567, index), number);
+        }
     }
 
     #[test]

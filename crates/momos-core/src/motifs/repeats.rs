@@ -9,12 +9,15 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::check_block_size;
 use crate::monitor::Monitor;
 
 /// Blocks that a sample holds at least, if there are as many.
 const SAMPLE: usize = 1 << 17;
+
+/// Bytes of the widest element, a complex number of two f64.
+const MAX_ITEMSIZE: usize = 16;
 
 /// Blocks between two looks at the monitor.
 const BLOCKS_PER_TASK: usize = 1 << 16;
@@ -53,8 +56,14 @@ impl Sampler {
     /// Adds the whole blocks of little-endian elements of `itemsize` bytes.
     ///
     /// # Errors
+    /// [`crate::ErrorKind::InvalidArgument`] if no element has that size,
     /// [`crate::ErrorKind::Interrupted`] if cancelled.
     pub fn add(&mut self, bytes: &[u8], itemsize: usize, monitor: &Monitor) -> Result<()> {
+        if !(1..=MAX_ITEMSIZE).contains(&itemsize) {
+            return Err(Error::invalid_argument(format!(
+                "elements of {itemsize} bytes are not between 1 and {MAX_ITEMSIZE}"
+            )));
+        }
         let size = itemsize * self.block_size;
         let mask = self.one_in as u64 - 1;
         let hashes: Vec<Vec<u64>> = bytes

@@ -27,6 +27,9 @@ const ROWS_PER_CHECK: usize = 1 << 14;
 /// If more of the motifs have moved, all are searched.
 const FEW_MOVED: f64 = 0.5;
 
+/// Blocks per task where only distances are computed.
+const BLOCKS_PER_PIECE: usize = 1 << 14;
+
 /// From this block size on, the distance of a block's last motif saves more than it costs.
 const LEAST_SIZE_FOR_DISTANCES: usize = 5;
 
@@ -88,6 +91,35 @@ impl<'a, T: Searchable> MotifSearch<'a, T> {
     ) -> Result<Self> {
         let motifs = MotifSet::new(motifs.into(), block_size, expected.largest)?;
         let candidates = different_motifs(&motifs, monitor)?;
+        Self::of_candidates(motifs, &candidates, expected.blocks, options, monitor)
+    }
+
+    /// Prepares the motifs from number `first` on, to be compared with what is known to be the
+    /// nearest of those before them, by [`nearest_with_added`](Self::nearest_with_added).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); also `InvalidArgument` if `first` is no motif's number.
+    pub fn of_added(
+        motifs: impl Into<Cow<'a, [T]>>,
+        block_size: usize,
+        first: usize,
+        expected: Expected,
+        options: Options,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        let motifs = MotifSet::new(motifs.into(), block_size, expected.largest)?;
+        if first >= motifs.len() {
+            return Err(Error::invalid_argument(format!(
+                "motifs from number {first} on are none of {}",
+                motifs.len()
+            )));
+        }
+        let mut candidates = different_motifs(&motifs, monitor)?;
+        candidates.retain(|&motif| motif as usize >= first);
+        if candidates.is_empty() {
+            // All equal earlier ones, and lose against them.
+            candidates.push(first as u32);
+        }
         Self::of_candidates(motifs, &candidates, expected.blocks, options, monitor)
     }
 
@@ -245,6 +277,80 @@ impl<'a, T: Searchable> MotifSearch<'a, T> {
         Ok(nearest)
     }
 
+    /// The index of the nearest motif for every block, and the squared distance that decided,
+    /// which is scaled by a power of two that depends on the largest magnitude alone.
+    ///
+    /// `previous` (m) are the nearest of the motifs before those this search was prepared for by
+    /// [`of_added`](Self::of_added); none if there are no others.
+    ///
+    /// # Errors
+    /// As [`nearest`](Self::nearest); also `InvalidArgument` if the lengths differ or a previous
+    /// index is out of range.
+    pub fn nearest_with_added(
+        &self,
+        blocks: &[T],
+        previous: Option<&[u32]>,
+        monitor: &Monitor,
+    ) -> Result<(Vec<u32>, Vec<f64>)> {
+        let problem = Problem::new(blocks, &self.motifs)?;
+        let mut nearest = vec![0; problem.block_count()];
+        let Some(previous) = previous else {
+            self.find(&problem, monitor, &mut nearest)?;
+            let distances = distances_of(&problem, &nearest);
+            return Ok((nearest, distances));
+        };
+        self.check_indices(&problem, previous)?;
+        let known: Vec<f32> = previous
+            .par_iter()
+            .with_min_len(BLOCKS_PER_PIECE)
+            .enumerate()
+            .map(|(block, &motif)| problem.float_distance(block, motif))
+            .collect();
+        self.find(&problem.with_distances(&known), monitor, &mut nearest)?;
+        drop(known);
+        let mut distances = distances_of(&problem, previous);
+        nearest
+            .par_iter_mut()
+            .with_min_len(BLOCKS_PER_PIECE)
+            .zip(&mut distances)
+            .enumerate()
+            .for_each(|(block, (nearest, distance))| {
+                // There is none if all are farther than what is known.
+                let added = match *nearest {
+                    u32::MAX => f64::INFINITY,
+                    motif => problem.distance(block, motif),
+                };
+                if (added, *nearest) < (*distance, previous[block]) {
+                    *distance = added;
+                } else {
+                    *nearest = previous[block];
+                }
+            });
+        Ok((nearest, distances))
+    }
+
+    /// Squared distances of blocks (m, s) to the motifs of the given indices (m), scaled as those
+    /// of [`nearest_with_added`](Self::nearest_with_added).
+    ///
+    /// # Errors
+    /// As [`nearest`](Self::nearest); also `InvalidArgument` if the lengths differ or an index is
+    /// out of range.
+    pub fn distances(&self, blocks: &[T], indices: &[u32]) -> Result<Vec<f64>> {
+        let problem = Problem::new(blocks, &self.motifs)?;
+        self.check_indices(&problem, indices)?;
+        Ok(distances_of(&problem, indices))
+    }
+
+    fn check_indices(&self, problem: &Problem<'_, T>, indices: &[u32]) -> Result<()> {
+        let (m, k) = (problem.block_count(), self.motifs.len());
+        if indices.len() != m || indices.iter().any(|&motif| motif as usize >= k) {
+            return Err(Error::invalid_argument(format!(
+                "{m} blocks need as many indices below {k}"
+            )));
+        }
+        Ok(())
+    }
+
     fn check_previous(
         &self,
         problem: &Problem<'_, T>,
@@ -356,6 +462,15 @@ macro_rules! searchable {
 
 searchable!(f32);
 searchable!(f64);
+
+/// Squared distances of the blocks to the motifs of the given indices, in float64.
+fn distances_of<T: Element>(problem: &Problem<'_, T>, indices: &[u32]) -> Vec<f64> {
+    let blocks = indices.par_iter().with_min_len(BLOCKS_PER_PIECE);
+    let distances = blocks.enumerate();
+    distances
+        .map(|(block, &motif)| problem.distance(block, motif))
+        .collect()
+}
 
 fn prepare<T: Element>(
     kernel: Kernel,

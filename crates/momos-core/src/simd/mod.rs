@@ -11,7 +11,9 @@
 //! | `avx512`, `avx2`, `neon`, `portable` | the lanes of each |
 //! | [`mod@prefetch`] | hints to the cache |
 //! | [`bit_planes`] | packed bits of weights and the keys of 4x4 blocks |
+//! | [`fields`] | elements cut into fields and put together |
 //! | [`linear`] | sums of scaled vectors |
+//! | [`rans`] | states of interleaved numeral systems |
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +22,7 @@ mod avx2;
 mod avx512;
 pub mod bit_planes;
 pub mod dispatch;
+pub mod fields;
 pub mod isa;
 pub mod lanes;
 pub mod linear;
@@ -27,6 +30,7 @@ pub mod linear;
 mod neon;
 mod portable;
 pub mod prefetch;
+pub mod rans;
 
 pub use dispatch::dispatch;
 pub use isa::{Available, Isa};

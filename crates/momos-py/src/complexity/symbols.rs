@@ -222,6 +222,7 @@ fn count_blocks(
     let partition = partition_of(partition, parameter)?;
     let values = slice_of(&values)?;
     let array = Symbols::new(values, &shape, alphabet).map_err(to_python_error)?;
+    check_symbols(values, alphabet)?;
     if !array.fits(width) {
         return Ok(None);
     }
@@ -239,6 +240,16 @@ fn count_blocks(
 #[pyfunction]
 fn greatest_entropy(distinct_by_width: Vec<u64>) -> f64 {
     tables::greatest_entropy(&distinct_by_width)
+}
+
+/// The core counts on symbols of the alphabet and indexes its tables by them.
+fn check_symbols(values: &[u8], alphabet: usize) -> PyResult<()> {
+    match values.iter().max() {
+        Some(&largest) if usize::from(largest) >= alphabet => Err(invalid_argument(format!(
+            "symbol {largest} is not one of an alphabet of {alphabet}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn partition_of(name: &str, parameter: usize) -> PyResult<Partition> {
@@ -278,6 +289,7 @@ impl Perturbation {
     ) -> PyResult<Self> {
         let partition = partition_of(partition, parameter)?;
         let values = slice_of(&values)?.to_vec();
+        check_symbols(&values, alphabet)?;
         let experiment = run(py, None, None, |monitor| {
             perturbation::Perturbation::new(values, shape, alphabet, width, partition, monitor)
         })?;

@@ -15,3 +15,5 @@ pub mod normal;
 pub mod prediction;
 pub mod prefix_code;
 pub mod range_coder;
+mod run_classes;
+pub mod static_symbols;

@@ -10,14 +10,20 @@
 //! |---|---|
 //! | [`geometry`] | rows, columns, chunks |
 //! | [`trellis`] | which multiples may follow which |
+//! | [`steps`] | steps of rows and columns |
+//! | [`importance`] | how much errors count |
+//! | [`feedback`] | errors made up for by what follows |
 //! | [`quantise`] | chooses multiples |
 //! | [`row_model`] | what is expected of a value |
 //! | [`symbols`] | codes a value by what is expected of it |
 //! | [`stream`] | the coded tensor |
 
+pub mod feedback;
 pub mod geometry;
+pub mod importance;
 pub mod quantise;
 pub mod row_model;
+pub mod steps;
 pub mod stream;
 pub mod symbols;
 pub mod trellis;

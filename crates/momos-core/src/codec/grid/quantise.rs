@@ -58,10 +58,65 @@ pub fn quantise(
     monitor: &Monitor,
 ) -> Result<Vec<i32>> {
     let experts = observe(job, geometry, first_scale, monitor)?;
+    let (chosen, _) = choose(job, &experts, trellis, 0, monitor)?;
+    Ok(chosen)
+}
+
+/// The multiples that stand for values of which something is expected, and the trellis's state after
+/// them when it is `state` before.
+fn choose(
+    job: &Job<'_>,
+    experts: &[Expert],
+    trellis: &Trellis,
+    state: u8,
+    monitor: &Monitor,
+) -> Result<(Vec<i32>, u8)> {
     if trellis.is_plain() {
-        plain(job, &experts, monitor)
+        Ok((plain(job, experts, monitor)?, 0))
     } else {
-        along_trellis(job, &experts, trellis, monitor)
+        along_trellis(job, experts, trellis, state, monitor)
+    }
+}
+
+/// Quantises row after row, each known only when those before it are quantised.
+#[derive(Debug)]
+pub struct RowByRow<'a> {
+    trellis: &'a Trellis,
+    model: RowModel,
+    past: Vec<f32>,
+    state: u8,
+}
+
+impl<'a> RowByRow<'a> {
+    /// Ready for the first row of a chunk.
+    pub fn new(
+        geometry: &Geometry,
+        first_scale: f32,
+        trellis: &'a Trellis,
+        isa: Available,
+    ) -> Self {
+        Self {
+            trellis,
+            model: RowModel::new(geometry, first_scale, isa),
+            past: Vec::new(),
+            state: 0,
+        }
+    }
+
+    /// The multiples that stand for the next row, as in [`quantise()`].
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Interrupted`] if cancelled.
+    pub fn row(&mut self, job: &Job<'_>, monitor: &Monitor) -> Result<Vec<i32>> {
+        let mut observer = Observer {
+            values: job.values.iter(),
+            experts: Vec::with_capacity(job.values.len()),
+        };
+        self.model
+            .row(&mut self.past, job.values.len(), &mut observer);
+        let (chosen, state) = choose(job, &observer.experts, self.trellis, self.state, monitor)?;
+        self.state = state;
+        Ok(chosen)
     }
 }
 
@@ -243,8 +298,9 @@ fn along_trellis(
     job: &Job<'_>,
     experts: &[Expert],
     trellis: &Trellis,
+    start: u8,
     monitor: &Monitor,
-) -> Result<Vec<i32>> {
+) -> Result<(Vec<i32>, u8)> {
     let normal = Normal::new();
     let per_bit = job.economy * ERROR_PER_BIT;
     let states = trellis.states();
@@ -260,7 +316,7 @@ fn along_trellis(
 
     // Cost of the cheapest path to each state, and one step further, by parity and state.
     let mut costs = [f32::INFINITY; MOST_STATES];
-    costs[0] = 0.0;
+    costs[usize::from(start)] = 0.0;
     let mut paths = [0f32; 2 * MOST_STATES];
     // One bit per value and state: which of the two ways into the state is cheaper.
     let mut choices = vec![0u64; job.values.len() * words];
@@ -314,6 +370,7 @@ fn along_trellis(
             state = candidate;
         }
     }
+    let end = state as u8;
     let mut chosen = vec![0; job.values.len()];
     for (index, slot) in chosen.iter_mut().enumerate().rev() {
         let way = choices[index * words + state / 64] >> (state % 64) & 1;
@@ -322,6 +379,6 @@ fn along_trellis(
         *slot = multiple_of(first, upper, arrival.branch);
         state = usize::from(arrival.from);
     }
-    debug_assert_eq!(state, 0);
-    Ok(chosen)
+    debug_assert_eq!(state, usize::from(start));
+    Ok((chosen, end))
 }

@@ -8,6 +8,7 @@ use super::chunks::{Part, check_length, ends_early};
 use crate::codec::entropy::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
 use crate::limits::BLOCKS_PER_CHUNK;
+use crate::memory::zeroed;
 use crate::monitor::Monitor;
 
 /// Bits of an index among `motifs` in the paper's bound: `ceil(log2 k)`.
@@ -51,7 +52,7 @@ pub fn decode(
         .div_ceil(8);
     check_length(bytes.len(), expected)?;
     let part = Part::new(part, BLOCKS_PER_CHUNK, blocks)?;
-    let mut indices = vec![0u32; part.items.len()];
+    let mut indices = zeroed::<u32>(part.items.len())?;
     if width == 0 {
         return Ok(part.cut(indices));
     }

@@ -20,6 +20,7 @@ use crate::codec::entropy::bits::{BitReader, BitWriter};
 use crate::codec::entropy::prefix_code::PrefixCode;
 use crate::error::{Error, Result};
 use crate::limits::BLOCKS_PER_CHUNK;
+use crate::memory::zeroed;
 use crate::monitor::Monitor;
 
 pub(super) const FIXED_WIDTH: u8 = 0;
@@ -155,7 +156,7 @@ fn decode_prefix_code(
         return Err(ends_early());
     }
     let part = Part::new(part, BLOCKS_PER_CHUNK, blocks)?;
-    let mut indices = vec![0u32; part.items.len()];
+    let mut indices = zeroed::<u32>(part.items.len())?;
     indices
         .par_chunks_mut(BLOCKS_PER_CHUNK)
         .zip(&chunks[part.chunks.clone()])

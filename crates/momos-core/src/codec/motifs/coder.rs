@@ -17,6 +17,7 @@ use crate::codec::entropy::model::AdaptiveBit;
 use crate::codec::entropy::range_coder::{BitCoder, RangeDecoder, RangeEncoder};
 use crate::error::{Error, Result};
 use crate::float::{FloatType, Working};
+use crate::memory::zeroed;
 use crate::monitor::Monitor;
 
 const FLOATS: u8 = 4;
@@ -127,7 +128,7 @@ pub fn decode(
     let mut decoder = RangeDecoder::new(payload);
     let mut model = Model::new(kind, block_size);
     let row_bytes = block_size * float.size();
-    let mut table = vec![0u8; motifs.checked_mul(row_bytes).ok_or_else(ends_early)?];
+    let mut table = zeroed::<u8>(motifs.checked_mul(row_bytes).ok_or_else(ends_early)?)?;
     check_table(&table, block_size, float, motifs)?;
     let mut values = vec![0f64; block_size];
     for (index, row) in table.chunks_exact_mut(row_bytes).enumerate() {
