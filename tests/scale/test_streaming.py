@@ -169,7 +169,14 @@ def test_the_mosaic_is_that_of_the_core_on_all_blocks(plan: BlockPlan) -> None:
     drawn = np.concatenate([np.zeros((1, 1), np.float32), blocks[chosen]])
     motifs, indices, distortions = _core.lloyd(blocks, drawn, 4, fixed_zero=True)
     mosaic = build_mosaic(
-        tensors, block_size=1, motifs=200, iterations=4, seed=5, motif_dtype="float32"
+        tensors,
+        block_size=1,
+        motifs=200,
+        init="random",
+        iterations=4,
+        tolerance=0.0,
+        seed=5,
+        motif_dtype="float32",
     )
     assert np.array_equal(mosaic.motifs, motifs)
     assert np.array_equal(mosaic.indices, indices)
